@@ -1,1 +1,48 @@
-//! sandbox
+//! Runs a command confined by the operating system, so that a warrant is not advice.
+//!
+//! The chain of one run, outermost first:
+//!
+//! 1. [`Sandbox::start`] forks. The child joins the run's cgroup, enters a private mount namespace, stages the
+//!    workspace and the granted toolchains there, and becomes the run's own non-root user ([`RunIdentity`]).
+//! 2. bubblewrap makes all namespaces, the mount table and the pivot, from arguments on a descriptor and with
+//!    an empty environment.
+//! 3. Inside, our own single-threaded init stage ([`init_stage_if_requested`]) binds the broker's listener and
+//!    hands it out, drops every capability, sets `no_new_privs`, Landlock, the resource limits, closes every
+//!    descriptor, loads the seccomp filter and executes the command.
+//!
+//! Promises, each attacked by the escape suite in `tests/it/escape`:
+//! nothing of the host but what the [`Plan`] lists is visible; the host's uid 0 is never mapped; no credential
+//! and no variable of the host's environment enters; the only network peer is the listener handed out;
+//! the whole process tree dies with the run. A layer that cannot be had makes [`Sandbox::new`] fail, closed.
+
+mod environment;
+mod error;
+mod identity;
+mod limits;
+mod plan;
+mod running;
+mod sandbox;
+mod spec;
+mod toolchain;
+mod tree;
+
+pub use environment::environment_check;
+pub use error::SandboxError;
+pub use identity::RunIdentity;
+pub use limits::SandboxLimits;
+pub use plan::{Plan, PlanLimit, PlanMount};
+pub use running::{Exit, ExitCause, Running, Usage};
+pub use sandbox::{LayerReport, LayerState, ProbeReport, Sandbox, SandboxConfig, init_stage_if_requested};
+pub use spec::{
+    Access, BrokerListener, ExecPolicy, ReadOnlyMount, SandboxSpec, Stdio, StdioPolicy, ToolchainGrant,
+    Workspace,
+};
+pub use toolchain::{Discovery, SkippedToolchain, discover_toolchains};
+pub use tree::{TreeUsage, UsageBound, remove_tree, tree_usage};
+
+/// Where the workspace is, inside.
+pub const INSIDE_WORK: &str = "/work";
+/// The command's home directory, inside: an empty sized tmpfs.
+pub const INSIDE_HOME: &str = "/home/agent";
+/// The port on 127.0.0.1, inside, whose listener is handed out to the broker.
+pub const BROKER_PORT: u16 = 8080;
