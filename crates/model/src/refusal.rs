@@ -1,0 +1,127 @@
+//! Refusals: what was wanted, which rule said no, and what to do next.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! rules {
+    ($( $(#[$doc:meta])* $name:ident = $id:literal, $next:literal; )*) => {
+        /// A rule that can refuse something. The id is stable: it appears in git's output, logs, audit and docs.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Rule {
+            $( $(#[$doc])* #[serde(rename = $id)] $name, )*
+        }
+
+        impl Rule {
+            /// All rules.
+            pub const ALL: &'static [Self] = &[ $( Self::$name, )* ];
+
+            /// The stable id.
+            #[must_use]
+            pub const fn id(self) -> &'static str {
+                match self { $( Self::$name => $id, )* }
+            }
+
+            /// What a person can do about it.
+            #[must_use]
+            pub const fn next_step(self) -> &'static str {
+                match self { $( Self::$name => $next, )* }
+            }
+        }
+    };
+}
+
+rules! {
+    /// The warrant's time is over.
+    WarrantExpired = "warrant-expired", "start a new run; give it more time with --timeout";
+    /// The warrant was revoked.
+    WarrantRevoked = "warrant-revoked", "start a new run if the work is still wanted";
+    /// The repository is not in the warrant.
+    RepositoryNotGranted = "repository-not-granted", "start the run on the repository that it needs";
+    /// The kind of warrant grants no push.
+    PushNotGranted = "push-not-granted", "use a role whose warrant may push, such as builder";
+    /// A ref other than the warrant's own.
+    RefNotGranted = "ref-not-granted", "push only to the warrant's branch; see `tipstaff runs show`";
+    /// A ref would be deleted.
+    RefDelete = "ref-delete", "nothing under a warrant deletes a ref";
+    /// The push does not descend from what is there.
+    ForcePush = "force-push", "rebase onto the pushed tip, or start a new run";
+    /// The push does not descend from the pinned base.
+    BaseNotAncestor = "base-not-ancestor", "commit on top of the base that the warrant pins";
+    /// More than one command in a push.
+    PushTooManyRefs = "push-too-many-refs", "push one ref at a time";
+    /// An option that changes what a push means.
+    PushOption = "push-option", "push without options";
+    /// The pack has too many bytes.
+    PushTooLarge = "push-too-large", "push less: build results and dependencies don't belong in a commit";
+    /// The pack has too many objects.
+    PushTooManyObjects = "push-too-many-objects", "push less: build results and dependencies don't belong in a commit";
+    /// Too many files differ from the base.
+    PushTooManyFiles = "push-too-many-files", "split the work, or ask for a larger warrant";
+    /// An object in the push is malformed or dangerous.
+    PushObjectCheck = "push-object-check", "make the commits with a plain git; `git fsck` names the object";
+    /// A path that the role may not change.
+    PathProtected = "path-protected", "leave that path alone, or use a role that may change it";
+    /// A path outside what the warrant lets the run write.
+    PathNotGranted = "path-not-granted", "change only the paths that the warrant names";
+    /// The host is not in the warrant.
+    HostNotGranted = "host-not-granted", "grant it with --allow-host HOST[:PORT]";
+    /// The port is not in the warrant.
+    PortNotGranted = "port-not-granted", "grant it with --allow-host HOST:PORT";
+    /// The name leads to an address that no warrant may reach.
+    AddressForbidden = "address-forbidden", "private, loopback, link-local and metadata addresses are never reachable";
+    /// The provider or model is not in the warrant.
+    ModelNotGranted = "model-not-granted", "choose a model that the agent's profile names";
+    /// The money is spent.
+    BudgetExceeded = "budget-exceeded", "give the next run a larger --budget";
+    /// The kind of warrant grants no execution.
+    ExecNotGranted = "exec-not-granted", "use a role whose warrant may execute, such as builder";
+    /// The request is not one that the broker serves.
+    RequestNotServed = "request-not-served", "the broker serves git, granted hosts and granted models, nothing else";
+    /// The request can be read in two ways.
+    RequestAmbiguous = "request-ambiguous", "send plain HTTP/1.1 with one length and one host";
+    /// A bound of the broker was reached.
+    LimitReached = "limit-reached", "do less at once; docs list every limit";
+    /// The action could not be written to the audit log.
+    AuditUnavailable = "audit-unavailable", "no audit, no action: mend the store and try again";
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+/// One refusal. `wanted` and `why` are our own words about hostile input: bounded and free of control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{rule}: {why}")]
+pub struct Refusal {
+    /// The rule that said no.
+    pub rule: Rule,
+    /// What was wanted, such as a host, a ref or a path.
+    pub wanted: String,
+    /// Why it was refused.
+    pub why: String,
+}
+
+/// The longest `wanted` or `why`, in characters.
+pub const LONGEST_TEXT: usize = 300;
+
+impl Refusal {
+    /// A refusal; texts are cleaned and cut to [`LONGEST_TEXT`].
+    #[must_use]
+    pub fn new(rule: Rule, wanted: impl AsRef<str>, why: impl AsRef<str>) -> Self {
+        Self { rule, wanted: clean(wanted.as_ref()), why: clean(why.as_ref()) }
+    }
+}
+
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() || is_reordering(c) { '\u{fffd}' } else { c })
+        .take(LONGEST_TEXT)
+        .collect()
+}
+
+/// Characters that make a terminal or an editor show text in another order than it has.
+fn is_reordering(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}

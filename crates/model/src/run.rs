@@ -1,0 +1,105 @@
+//! What a task asks for, what a run reports.
+
+use crate::agent::{AgentRole, EngineKind};
+use crate::id::{RunId, TaskId};
+use crate::refusal::Refusal;
+use crate::repository::{CommitId, RefName, RepositoryName};
+use crate::state::{ExitReason, RunState};
+use serde::{Deserialize, Serialize};
+
+/// Everything that a worker needs to know to carry out a task. Stored as JSON with the task; holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    /// The repository's name in the warrant.
+    pub repository: RepositoryName,
+    /// Where the mirror fetches from: an absolute path or a URL without credentials. Bytes that are not UTF-8 are
+    /// written as `%XX`, and so is `%`.
+    pub source: String,
+    /// What to base on, as the person wrote it.
+    pub base: Option<String>,
+    /// The commit that the base was pinned to when the task was accepted.
+    pub base_commit: CommitId,
+    /// The role whose template makes the warrant.
+    pub role: AgentRole,
+    /// The engine.
+    pub engine: EngineKind,
+    /// The agent's name, where one was chosen.
+    pub agent: Option<String>,
+    /// The command and its arguments, or the agent's command with the prompt.
+    pub argv: Vec<String>,
+    /// The prompt, where there is one.
+    pub prompt: Option<String>,
+    /// Budget, in micro-US-dollars.
+    pub budget_micro_usd: u64,
+    /// Time, in milliseconds.
+    pub timeout_ms: u64,
+    /// Granted hosts, as the person wrote them.
+    pub allow_hosts: Vec<String>,
+    /// Whether submodules are checked out.
+    pub submodules: bool,
+    /// Whether LFS content is fetched.
+    pub lfs: bool,
+}
+
+/// A change to a run that a worker reports. Absent means unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunUpdate {
+    /// The new state.
+    pub state: Option<RunState>,
+    /// Why it ended.
+    pub exit_reason: Option<ExitReason>,
+    /// The command's own exit code.
+    pub exit_code: Option<i64>,
+    /// What went wrong, in our words.
+    pub error: Option<String>,
+    /// The commit at the tip of the run's branch.
+    pub commit: Option<CommitId>,
+    /// The run's branch.
+    pub branch: Option<RefName>,
+    /// Files that differ from the base.
+    pub files_changed: Option<u64>,
+    /// Lines added.
+    pub additions: Option<u64>,
+    /// Lines deleted.
+    pub deletions: Option<u64>,
+    /// Where the workspace lies, until it is destroyed.
+    pub workspace: Option<String>,
+}
+
+/// The one object that `--json` ends with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The run.
+    pub run: RunId,
+    /// Its task.
+    pub task: TaskId,
+    /// Where it ended.
+    pub state: RunState,
+    /// Why.
+    pub exit_reason: Option<ExitReason>,
+    /// The command's own exit code.
+    pub exit_code: Option<i64>,
+    /// The branch that holds the change, without `refs/heads/`; absent when nothing changed.
+    pub branch: Option<String>,
+    /// The commit at its tip.
+    pub commit: Option<CommitId>,
+    /// The commit that the run was based on.
+    pub base_commit: CommitId,
+    /// Files that differ from the base.
+    pub files_changed: u64,
+    /// Lines added.
+    pub additions: u64,
+    /// Lines deleted.
+    pub deletions: u64,
+    /// What it cost, in micro-US-dollars.
+    pub cost_micro_usd: u64,
+    /// Tokens of all kinds.
+    pub tokens: u64,
+    /// From start to end, in milliseconds.
+    pub duration_ms: u64,
+    /// What was refused.
+    pub refusals: Vec<Refusal>,
+    /// What went wrong, in our words.
+    pub error: Option<String>,
+}

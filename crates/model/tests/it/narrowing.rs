@@ -1,0 +1,256 @@
+//! No sequence of narrowings ever grants what the parent did not.
+
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use tipstaff_model::repository::RepositoryName;
+use tipstaff_model::warrant::{
+    HostPattern, IssueRequest, ModelGrant, PathPattern, PushGrant, RepositoryGrant, Warrant, WarrantKind,
+};
+use tipstaff_model::{
+    AgentRole, CommitId, Limits, MicroUsd, Narrowing, OrgId, RefName, RunId, TaskId, WarrantId,
+};
+
+const HOSTS: &[&str] = &[
+    "*.example.com",
+    "example.com",
+    "api.example.com",
+    "*.api.example.com",
+    "a.api.example.com:8443",
+    "registry.test",
+    "*.test",
+    "evil.test:22",
+];
+const PATHS: &[&str] =
+    &["**", "src/**", "src/a/**", "src/*.rs", "docs", "**/*.md", "src/a/b.rs", ".github/workflows/**"];
+const MODELS: &[&str] = &["*", "gpt-*", "gpt-5*", "gpt-5.5", "claude-opus", "claude-*"];
+const REPOSITORIES: &[&str] = &["local/one", "local/two", "acme/three"];
+
+fn grant(name: &str) -> RepositoryGrant {
+    RepositoryGrant { name: name.parse().unwrap(), base: "a".repeat(40).parse::<CommitId>().unwrap() }
+}
+
+/// A generous warrant.
+pub(crate) fn base_warrant() -> Warrant {
+    let mut warrant = Warrant::issue(IssueRequest {
+        ids: (
+            WarrantId::from_bytes([1; 16]),
+            OrgId::from_bytes([2; 16]),
+            TaskId::from_bytes([3; 16]),
+            RunId::from_bytes([4; 16]),
+        ),
+        subject: "member:test".to_owned(),
+        role: AgentRole::Builder,
+        repository: grant("local/one"),
+        budget: Some(MicroUsd::from_micro(5_000_000)),
+        wall_ms: Some(60_000),
+        egress: vec!["*.example.com".parse().unwrap(), "*.test".parse().unwrap()],
+        models: vec![ModelGrant { provider: "openai".to_owned(), model: "gpt-*".parse().unwrap() }],
+        submodules: true,
+        lfs: true,
+        now_ms: 1_000_000,
+    })
+    .unwrap();
+    warrant.repositories.push(grant("local/two"));
+    warrant
+}
+
+fn parsed<T: std::str::FromStr + Clone + std::fmt::Debug + 'static>(
+    texts: &'static [&'static str],
+) -> impl Strategy<Value = Option<Vec<T>>>
+where
+    T::Err: std::fmt::Debug,
+{
+    let all: Vec<T> = texts.iter().map(|text| text.parse().unwrap()).collect();
+    let most = all.len();
+    proptest::option::of(subsequence(all, 0..=most))
+}
+
+fn push_grant() -> impl Strategy<Value = Option<Option<PushGrant>>> {
+    let names = select(REPOSITORIES);
+    let own = AgentRole::Builder.branch(TaskId::from_bytes([3; 16])).unwrap();
+    let refs = select(vec![own, RefName::branch("main").unwrap()]);
+    proptest::option::of(proptest::option::of(
+        (names, refs)
+            .prop_map(|(name, reference)| PushGrant { repository: name.parse().unwrap(), reference }),
+    ))
+}
+
+fn limits() -> impl Strategy<Value = Option<Limits>> {
+    proptest::option::of((1_u64..100_000, 1_u64..1_000, 1_u64..200_000).prop_map(
+        |(wall_ms, processes, push_objects)| Limits { wall_ms, processes, push_objects, ..Limits::default() },
+    ))
+}
+
+fn narrowing() -> impl Strategy<Value = Narrowing> {
+    let models = parsed::<tipstaff_model::warrant::ModelPattern>(MODELS).prop_map(|models| {
+        models.map(|all| {
+            all.into_iter()
+                .map(|model| ModelGrant { provider: "openai".to_owned(), model })
+                .collect::<Vec<_>>()
+        })
+    });
+    let repositories = proptest::option::of(
+        subsequence(REPOSITORIES.to_vec(), 0..=3)
+            .prop_map(|names| names.into_iter().map(grant).collect::<Vec<_>>()),
+    );
+    let bit = || proptest::option::of(any::<bool>());
+    (
+        (proptest::option::of(select(WarrantKind::ALL)), repositories, push_grant(), limits()),
+        (parsed::<PathPattern>(PATHS), parsed::<PathPattern>(PATHS), parsed::<HostPattern>(HOSTS), models),
+        (bit(), bit(), bit()),
+        (proptest::option::of(0_u64..8_000_000), proptest::option::of(900_000_i64..1_400_000)),
+    )
+        .prop_map(
+            |(
+                (kind, repositories, push, limits),
+                (write, protect, egress, models),
+                (exec, submodules, lfs),
+                (budget, expires_at),
+            )| Narrowing {
+                kind,
+                repositories,
+                push,
+                write,
+                protect: protect.unwrap_or_default(),
+                exec,
+                submodules,
+                lfs,
+                egress,
+                models,
+                budget: budget.map(MicroUsd::from_micro),
+                limits,
+                expires_at,
+            },
+        )
+}
+
+/// Every question the product asks of a warrant: `Some(what)` when the child grants what the parent does not.
+fn widened(parent: &Warrant, child: &Warrant) -> Option<String> {
+    let repositories: Vec<RepositoryName> = REPOSITORIES.iter().map(|name| name.parse().unwrap()).collect();
+    for name in &repositories {
+        if child.permits_read(name).is_ok() && parent.permits_read(name) != child.permits_read(name) {
+            return Some(format!("read {name}"));
+        }
+        for reference in ["refs/heads/main", "refs/heads/agent/builder-task-03030303"] {
+            if child.permits_push(name, reference).is_ok() && parent.permits_push(name, reference).is_err() {
+                return Some(format!("push {name} {reference}"));
+            }
+        }
+    }
+    for path in [
+        "src/a/b.rs",
+        "src/x.rs",
+        "docs",
+        "docs/x.md",
+        "README.md",
+        ".github/workflows/ci.yml",
+        "main.tf",
+        "a",
+    ] {
+        if child.permits_path_write(path.as_bytes()).is_ok()
+            && parent.permits_path_write(path.as_bytes()).is_err()
+        {
+            return Some(format!("path {path}"));
+        }
+    }
+    for host in
+        ["example.com", "api.example.com", "a.api.example.com", "registry.test", "evil.test", "a.b.test"]
+    {
+        for port in [443, 22, 8443] {
+            if child.permits_egress(host, port).is_ok() && parent.permits_egress(host, port).is_err() {
+                return Some(format!("egress {host}:{port}"));
+            }
+        }
+    }
+    for model in ["gpt-5.5", "gpt-4", "claude-opus", "o3"] {
+        if child.permits_model("openai", model).is_ok() && parent.permits_model("openai", model).is_err() {
+            return Some(format!("model {model}"));
+        }
+    }
+    if child.permits_exec().is_ok() && parent.permits_exec().is_err() {
+        return Some("exec".to_owned());
+    }
+    if child.kind.may_write() && !parent.kind.may_write() {
+        return Some("writable workspace".to_owned());
+    }
+    if (child.tools.submodules && !parent.tools.submodules) || (child.tools.lfs && !parent.tools.lfs) {
+        return Some("submodules or lfs".to_owned());
+    }
+    if child.budget > parent.budget
+        || child.expires_at > parent.expires_at
+        || !parent.limits.covers(&child.limits)
+    {
+        return Some("budget, expiry or limits".to_owned());
+    }
+    if child.org != parent.org
+        || child.run != parent.run
+        || child.task != parent.task
+        || child.subject != parent.subject
+    {
+        return Some("identity".to_owned());
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_sequence_of_narrowings_widens(requests in proptest::collection::vec(narrowing(), 1..6)) {
+        let root = base_warrant();
+        let mut current = root.clone();
+        for (position, request) in requests.into_iter().enumerate() {
+            let id = WarrantId::from_bytes([u8::try_from(position).unwrap() + 10; 16]);
+            // A refused request leaves the parent as it is, and the chain goes on from there.
+            if let Ok(child) = current.narrow(id, request) {
+                prop_assert_eq!(child.parent, Some(current.id));
+                prop_assert_eq!(widened(&current, &child), None);
+                prop_assert_eq!(widened(&root, &child), None);
+                current = child;
+            }
+        }
+    }
+
+    #[test]
+    fn a_covering_host_pattern_matches_all_that_the_covered_one_does(
+        parent in select(HOSTS), child in select(HOSTS), label in "[a-z]{1,3}(\\.[a-z]{1,3}){0,2}",
+        tail in select(vec!["example.com", "api.example.com", "test", "registry.test"]), port in select(vec![443_u16, 22, 8443]),
+    ) {
+        let (parent, child): (HostPattern, HostPattern) = (parent.parse().unwrap(), child.parse().unwrap());
+        for host in [tail.to_owned(), format!("{label}.{tail}")] {
+            if parent.covers(&child) && child.matches(&host, port) {
+                prop_assert!(parent.matches(&host, port), "{} {} {}", parent, child, host);
+            }
+        }
+    }
+
+    #[test]
+    fn a_covering_path_pattern_matches_all_that_the_covered_one_does(
+        parent in "([ab*]|\\*\\*)(/([ab*]|\\*\\*)){0,3}", child in "([ab*]|\\*\\*)(/([ab*]|\\*\\*)){0,3}",
+        path in "[ab]{1,2}(/[ab]{1,2}){0,4}",
+    ) {
+        if let (Ok(parent), Ok(child)) = (parent.parse::<PathPattern>(), child.parse::<PathPattern>()) {
+            if parent.covers(&child) && child.matches(path.as_bytes()) {
+                prop_assert!(parent.matches(path.as_bytes()), "{} {} {}", parent, child, path);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_would_widen_is_named() {
+    let parent = base_warrant();
+    let id = WarrantId::from_bytes([9; 16]);
+    let more = Narrowing { budget: Some(MicroUsd::from_micro(6_000_000)), ..Narrowing::default() };
+    insta::assert_snapshot!(parent.narrow(id, more).unwrap_err().to_string(), @"a warrant can't be widened: $6.00 is not within the parent's budget; ask for less, or start a new run");
+    let host = Narrowing { egress: Some(vec!["evil.org".parse().unwrap()]), ..Narrowing::default() };
+    assert_eq!(parent.narrow(id, host).unwrap_err().dimension, "egress");
+    let review = Narrowing { kind: Some(WarrantKind::Review), ..Narrowing::default() };
+    let child = parent.narrow(id, review).unwrap();
+    assert!(child.push_grant().is_none(), "a review warrant pushes nothing, whatever its fields say");
+}
+
+#[test]
+fn the_canonical_bytes_of_a_warrant_do_not_drift() {
+    insta::assert_snapshot!(String::from_utf8(base_warrant().canonical_bytes().unwrap()).unwrap());
+}
