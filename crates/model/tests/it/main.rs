@@ -1,4 +1,6 @@
 //! The integration tests of the model: what holds for every warrant and every chain of narrowings.
 
+#[cfg(test)]
 mod live;
+#[cfg(test)]
 mod narrowing;

@@ -16,9 +16,9 @@ const HOSTS: &[&str] = &[
     "api.example.com",
     "*.api.example.com",
     "a.api.example.com:8443",
-    "registry.test",
-    "*.test",
-    "evil.test:22",
+    "registry.corp.test",
+    "*.corp.test",
+    "evil.corp.test:22",
 ];
 const PATHS: &[&str] =
     &["**", "src/**", "src/a/**", "src/*.rs", "docs", "**/*.md", "src/a/b.rs", ".github/workflows/**"];
@@ -43,7 +43,7 @@ pub(crate) fn base_warrant() -> Warrant {
         repository: grant("local/one"),
         budget: Some(MicroUsd::from_micro(5_000_000)),
         wall_ms: Some(60_000),
-        egress: vec!["*.example.com".parse().unwrap(), "*.test".parse().unwrap()],
+        egress: vec!["*.example.com".parse().unwrap(), "*.corp.test".parse().unwrap()],
         models: vec![ModelGrant { provider: "openai".to_owned(), model: "gpt-*".parse().unwrap() }],
         submodules: true,
         lfs: true,
@@ -153,9 +153,14 @@ fn widened(parent: &Warrant, child: &Warrant) -> Option<String> {
             return Some(format!("path {path}"));
         }
     }
-    for host in
-        ["example.com", "api.example.com", "a.api.example.com", "registry.test", "evil.test", "a.b.test"]
-    {
+    for host in [
+        "example.com",
+        "api.example.com",
+        "a.api.example.com",
+        "registry.corp.test",
+        "evil.corp.test",
+        "a.b.corp.test",
+    ] {
         for port in [443, 22, 8443] {
             if child.permits_egress(host, port).is_ok() && parent.permits_egress(host, port).is_err() {
                 return Some(format!("egress {host}:{port}"));
@@ -214,7 +219,7 @@ proptest! {
     #[test]
     fn a_covering_host_pattern_matches_all_that_the_covered_one_does(
         parent in select(HOSTS), child in select(HOSTS), label in "[a-z]{1,3}(\\.[a-z]{1,3}){0,2}",
-        tail in select(vec!["example.com", "api.example.com", "test", "registry.test"]), port in select(vec![443_u16, 22, 8443]),
+        tail in select(vec!["example.com", "api.example.com", "corp.test", "registry.corp.test"]), port in select(vec![443_u16, 22, 8443]),
     ) {
         let (parent, child): (HostPattern, HostPattern) = (parent.parse().unwrap(), child.parse().unwrap());
         for host in [tail.to_owned(), format!("{label}.{tail}")] {
