@@ -1,1 +1,8 @@
-//! xtask
+#![doc = include_str!("../README.md")]
+
+pub mod arrows;
+pub mod claims;
+pub mod code;
+pub mod docs;
+pub mod tidy;
+pub mod tree;

@@ -1,0 +1,48 @@
+//! Runs the checks of the house alone, and writes the generated documents.
+#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use xtask::arrows::{self, Arrows};
+use xtask::tree::{self, Tree};
+use xtask::{claims, docs, tidy};
+
+fn main() -> Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let tree = Tree::open(&tree::root())?;
+    let findings = match words.as_slice() {
+        ["tidy"] => everything(&tree)?,
+        ["docs"] => {
+            docs::write(&tree, &docs::from_sources(&tree)?)?;
+            docs::write(&tree, &[docs::command_line(&tree)?])?;
+            Vec::new()
+        }
+        ["docs", "--check"] => {
+            let mut generated = docs::from_sources(&tree)?;
+            generated.push(docs::command_line(&tree)?);
+            docs::stale(&tree, &generated)
+        }
+        _ => bail!("usage: cargo run -p xtask -- tidy | docs [--check]"),
+    };
+    for finding in &findings {
+        println!("{finding}");
+    }
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn everything(tree: &Tree) -> Result<Vec<String>> {
+    let mut findings = Arrows::read(tree)?.findings(&arrows::actual(tree)?);
+    for (_, rule) in tidy::RULES {
+        findings.extend(rule(tree));
+    }
+    for rule in [claims::invariants, claims::security_claims, claims::links] {
+        findings.extend(rule(tree));
+    }
+    findings.extend(docs::stale(tree, &docs::from_sources(tree)?));
+    for (file, lines) in tidy::long_files(tree) {
+        println!("note: {file} has {lines} production lines; the aim is {}", tidy::LINES_AIM);
+    }
+    Ok(findings)
+}
