@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::arrows::Arrows;
+use crate::reference;
 use crate::tree::{self, Tree};
 
 /// The reference of the command line, from the binary's own help.
@@ -33,7 +34,8 @@ pub fn from_sources(tree: &Tree) -> Result<Vec<Generated>> {
     let text = tree.text("ARCHITECTURE.md").context("ARCHITECTURE.md is absent")?;
     let text = with_block(&text, "crates", &crate_table(&arrows))?;
     let text = with_block(&text, "owners", &owner_table(&arrows))?;
-    Ok(vec![Generated { path: "ARCHITECTURE.md".to_owned(), text }])
+    let reference = Generated { path: reference::PATH.to_owned(), text: reference::text() };
+    Ok(vec![Generated { path: "ARCHITECTURE.md".to_owned(), text }, reference])
 }
 
 /// Every file whose committed text is not what would be generated now.

@@ -4,5 +4,6 @@ pub mod arrows;
 pub mod claims;
 pub mod code;
 pub mod docs;
+pub mod reference;
 pub mod tidy;
 pub mod tree;
