@@ -1,1 +1,23 @@
-//! seal
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod cipher;
+mod error;
+pub mod kek;
+pub mod log;
+pub mod ring;
+pub mod scrub;
+mod secret;
+pub mod sign;
+pub mod system;
+mod text;
+pub mod token;
+pub mod warrant;
+
+pub use error::SealError;
+pub use kek::{KekSource, RingKey};
+pub use ring::{DataKeyId, Ring, SealContext, SealedText, WrappedKey, key_id_of, rewrap};
+pub use secret::{Secret, constant_time_eq};
+pub use sign::{Domain, KeyId, Signature, SigningKey, VerifyingKey};
+pub use system::{SystemClock, SystemEntropy};
+pub use warrant::{SignedWarrant, WarrantDigest};
