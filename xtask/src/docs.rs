@@ -95,7 +95,8 @@ fn with_block(text: &str, name: &str, body: &str) -> Result<String> {
 /// When the binary cannot be built, run, or prints no help.
 pub fn command_line(tree: &Tree) -> Result<Generated> {
     let cargo = option_env!("CARGO").filter(|path| std::path::Path::new(path).exists()).unwrap_or("cargo");
-    let arguments = ["build", "--quiet", "--locked", "--workspace", "--bins", "--message-format=json"];
+    // The very build that the tests use: nothing is compiled twice for the sake of a document.
+    let arguments = ["test", "--no-run", "--quiet", "--locked", "--workspace", "--message-format=json"];
     let messages = tree::run(tree.root(), cargo, &arguments)?;
     let binary = messages
         .lines()

@@ -1,5 +1,5 @@
 //! Runs the checks of the house alone, and writes the generated documents.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 use std::process::ExitCode;
 
@@ -8,28 +8,40 @@ use xtask::arrows::{self, Arrows};
 use xtask::tree::{self, Tree};
 use xtask::{claims, docs, tidy};
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match findings() {
+        Ok(findings) if findings.is_empty() => ExitCode::SUCCESS,
+        Ok(findings) => {
+            for finding in &findings {
+                println!("{finding}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn findings() -> Result<Vec<String>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let tree = Tree::open(&tree::root())?;
-    let findings = match words.as_slice() {
-        ["tidy"] => everything(&tree)?,
+    match words.as_slice() {
+        ["tidy"] => everything(&tree),
         ["docs"] => {
             docs::write(&tree, &docs::from_sources(&tree)?)?;
             docs::write(&tree, &[docs::command_line(&tree)?])?;
-            Vec::new()
+            Ok(Vec::new())
         }
         ["docs", "--check"] => {
             let mut generated = docs::from_sources(&tree)?;
             generated.push(docs::command_line(&tree)?);
-            docs::stale(&tree, &generated)
+            Ok(docs::stale(&tree, &generated))
         }
         _ => bail!("usage: cargo run -p xtask -- tidy | docs [--check]"),
-    };
-    for finding in &findings {
-        println!("{finding}");
     }
-    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn everything(tree: &Tree) -> Result<Vec<String>> {
