@@ -1,1 +1,29 @@
-//! broker
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod broker;
+pub mod checkout;
+mod egress;
+pub mod error;
+pub mod git;
+mod inspect;
+pub mod limits;
+mod lock;
+pub mod mirror;
+pub mod parse;
+pub mod quarantine;
+mod server;
+pub mod source;
+pub mod workspace;
+
+pub use broker::{Broker, BrokerConfig, BrokerHandle, BrokerReport, PushRecord, ServedRepository};
+pub use checkout::{Checkout, CheckoutLimits, Checkouts, Symlinks};
+pub use egress::{Resolver, SystemResolver};
+pub use error::BrokerError;
+pub use git::Git;
+pub use inspect::{Dirty, SourceInfo};
+pub use limits::Bounds;
+pub use mirror::{Mirror, MirrorLimits, Mirrors, Pinned};
+pub use quarantine::{Color, CommitSummary, DiffStat, Quarantine};
+pub use source::{LocalSource, PlainHttp, RemoteSource, Source};
+pub use workspace::{RunFiles, RunRepository, remote_url};

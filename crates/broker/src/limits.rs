@@ -1,0 +1,133 @@
+//! Every bound of the broker: its owner, its value, and what happens there. The README shows this very table.
+
+use std::time::Duration;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// One row of the table of bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitRow {
+    /// What is bounded.
+    pub what: &'static str,
+    /// Who holds the bound.
+    pub owner: &'static str,
+    /// The value as text.
+    pub value: &'static str,
+    /// What happens at the bound.
+    pub at_bound: &'static str,
+}
+
+const fn row(
+    what: &'static str,
+    owner: &'static str,
+    value: &'static str,
+    at_bound: &'static str,
+) -> LimitRow {
+    LimitRow { what, owner, value, at_bound }
+}
+
+/// The table.
+pub const TABLE: &[LimitRow] = &[
+    row("connections of one run at once", "broker", "64", "shed: 503, `limit-reached`"),
+    row("requests on one connection", "broker", "1", "close after the answer"),
+    row("request head, bytes", "parse::head", "16384", "400, `request-ambiguous`, close"),
+    row("header fields", "parse::head", "64", "400, `request-ambiguous`, close"),
+    row("time to send the head", "broker", "10 s", "408, close"),
+    row("time without a byte in either direction", "broker", "60 s", "close"),
+    row("time of one request", "broker", "30 min", "close"),
+    row("git processes of one run at once", "broker", "4", "back-pressure: the request waits"),
+    row("upload-pack request, bytes after decompression", "broker", "16 MiB", "413, `limit-reached`"),
+    row(
+        "objects reachable from granted refs that are looked through",
+        "broker",
+        "5000000",
+        "403, `ref-not-granted`",
+    ),
+    row("push: commands", "parse::receive", "4096", "413, `limit-reached`"),
+    row("push: bytes before the pack", "parse::receive", "1 MiB", "413, `limit-reached`"),
+    row("push: pack bytes", "warrant", "push_bytes", "remote rejected, `push-too-large`"),
+    row("push: bytes read away after a refusal", "broker", "push_bytes + 256 MiB", "close"),
+    row("push: objects", "warrant", "push_objects", "remote rejected, `push-too-many-objects`"),
+    row("push: changed files", "warrant", "push_files", "remote rejected, `push-too-many-files`"),
+    row("push: memory of the object check", "git", "2 GiB", "remote rejected, `push-object-check`"),
+    row("push: size of one object", "warrant", "file_bytes", "remote rejected, `push-too-large`"),
+    row("push: time of each check", "git", "5 min", "remote rejected, `limit-reached`"),
+    row("proxied connections to one run's hosts at once", "broker", "32", "503, `limit-reached`"),
+    row("time to reach a host", "broker", "15 s", "502"),
+    row("addresses tried for one name", "broker", "8", "502"),
+    row("time without a byte in a tunnel", "broker", "10 min", "close"),
+    row("distinct refusals kept", "broker", "100", "counted by rule; the count stays exact"),
+    row("fetch of a mirror: pack bytes", "git", "8 GiB", "`source-too-large`"),
+    row("fetch of a mirror: time", "git", "20 min", "`git-timeout`"),
+    row("checkout: files", "broker", "2000000", "`tree-too-large`"),
+    row("checkout: bytes", "broker", "20 GiB", "`tree-too-large`"),
+    row("diff shown, bytes", "broker", "64 MiB", "`git-output`"),
+];
+
+/// The table as Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from("| bound | owner | value | at the bound |\n|---|---|---|---|\n");
+    for LimitRow { what, owner, value, at_bound } in TABLE {
+        text.push_str(&format!("| {what} | {owner} | {value} | {at_bound} |\n"));
+    }
+    text
+}
+
+/// The bounds that a caller may set, chiefly to lower them in tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at once.
+    pub connections: usize,
+    /// Time to send a head.
+    pub head_time: Duration,
+    /// Time without a byte in either direction.
+    pub idle_time: Duration,
+    /// Time of one request.
+    pub request_time: Duration,
+    /// git processes at once.
+    pub git_processes: usize,
+    /// Bytes of an upload-pack request after decompression.
+    pub upload_request_bytes: u64,
+    /// Objects that are looked through to see whether a want is granted.
+    pub reachable_objects: u64,
+    /// Bytes read away after a push was refused, on top of what the warrant lets a push have.
+    pub drain_bytes: u64,
+    /// Address space of the git that checks a pack, in bytes.
+    pub check_memory: u64,
+    /// Time of each check of a push.
+    pub check_time: Duration,
+    /// Proxied connections at once.
+    pub tunnels: usize,
+    /// Time to reach a host.
+    pub dial_time: Duration,
+    /// Addresses tried for one name.
+    pub dial_addresses: usize,
+    /// Time without a byte in a tunnel.
+    pub tunnel_idle_time: Duration,
+    /// Distinct refusals kept.
+    pub refusals_kept: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            head_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(60),
+            request_time: Duration::from_secs(30 * 60),
+            git_processes: 4,
+            upload_request_bytes: 16 * MIB,
+            reachable_objects: 5_000_000,
+            drain_bytes: 256 * MIB,
+            check_memory: 2048 * MIB,
+            check_time: Duration::from_secs(5 * 60),
+            tunnels: 32,
+            dial_time: Duration::from_secs(15),
+            dial_addresses: 8,
+            tunnel_idle_time: Duration::from_secs(10 * 60),
+            refusals_kept: 100,
+        }
+    }
+}

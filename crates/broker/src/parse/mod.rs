@@ -1,0 +1,10 @@
+//! Parsers of hostile input. Pure: bytes in, values out; no I/O, no allocation beyond what the input has, no panic.
+//! Each has properties in its tests and a fuzz target in `fuzz/`.
+
+pub mod changes;
+pub mod head;
+pub mod numstat;
+pub mod pkt_line;
+pub mod receive;
+pub mod route;
+pub mod upload;
