@@ -1,1 +1,72 @@
-//! store
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod agent;
+mod audit;
+mod config;
+mod error;
+mod event;
+mod identity;
+mod lease;
+mod migrate;
+mod outbox;
+mod reap;
+mod refusal;
+mod repository;
+mod ring;
+mod run;
+mod scope;
+mod secret;
+mod signal;
+mod signing;
+pub mod sql;
+mod store;
+mod task;
+mod transaction;
+mod warrant;
+
+pub use agent::AgentDraft;
+pub use audit::{AuditBody, AuditCheckpoint, AuditEntry, AuditErasure, AuditReceipt};
+pub use config::{BUSY_TIMEOUT_MS, Engine, StoreConfig};
+pub use error::StoreError;
+pub use event::Event;
+pub use identity::{Member, Org};
+pub use lease::{LEASE_MS, Lease, TakeOver};
+pub use migrate::SCHEMA_VERSION;
+pub use outbox::OutboxMessage;
+pub use reap::Reaped;
+pub use refusal::StoredRefusal;
+pub use repository::{Repository, RepositoryKind};
+pub use ring::{RingKeyStatus, RingRotation};
+pub use run::{Run, RunDecision, RunDraft, RunFound};
+pub use scope::{LocalPrincipal, OrgScope, Principal};
+pub use secret::{SECRET_NAME_LIMIT, SecretInfo};
+pub use signal::{Subscription, Topic};
+pub use signing::KeyPurpose;
+pub use store::Store;
+pub use store::postgres::{APP_ROLE, PostgresPasswords, SCHEDULER_ROLE};
+pub use task::{Task, TaskAdded, TaskCancel, TaskDraft, TaskFilter};
+pub use transaction::{OrgRead, OrgTx};
+pub use warrant::StoredWarrant;
+
+/// The statements of every module.
+const STATEMENTS: &[&[sql::Statement]] = &[
+    agent::STATEMENTS,
+    audit::STATEMENTS,
+    event::STATEMENTS,
+    identity::STATEMENTS,
+    lease::STATEMENTS,
+    migrate::STATEMENTS,
+    outbox::STATEMENTS,
+    refusal::STATEMENTS,
+    repository::STATEMENTS,
+    ring::STATEMENTS,
+    run::STATEMENTS,
+    secret::STATEMENTS,
+    signal::STATEMENTS,
+    signing::STATEMENTS,
+    store::postgres::STATEMENTS,
+    store::sqlite::STATEMENTS,
+    task::STATEMENTS,
+    warrant::STATEMENTS,
+];

@@ -1,0 +1,242 @@
+//! What can go wrong at the store's edge.
+
+use tipstaff_model::RunState;
+
+/// The store could not do it. The message says what happened, why, and what to do next; [`StoreError::code`] is stable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The address of the database can't be used.
+    #[error("the database address can't be used: {why}; write sqlite:PATH or postgres://USER@HOST/DATABASE")]
+    Config {
+        /// What is wrong with it. Never the address itself: it may hold a password.
+        why: String,
+    },
+    /// Another process held the write lock for longer than the busy timeout.
+    #[error(
+        "the database is locked by another process: it waited {waited_ms} ms; end the process that holds it, or try again"
+    )]
+    Busy {
+        /// How long the store waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// No space is left for the database.
+    #[error(
+        "the disk is full: the database could not grow; free space where it lies and run the command again: what was committed is kept"
+    )]
+    DiskFull(#[source] sqlx::Error),
+    /// The storage below the database failed.
+    #[error(
+        "the storage of the database failed: check the disk and its mount; what was committed is kept as far as the disk keeps it"
+    )]
+    Storage(#[source] sqlx::Error),
+    /// The database file may not be read or written.
+    #[error(
+        "the database can't be opened for writing: check that its folder exists and that its owner is you"
+    )]
+    Unwritable(#[source] sqlx::Error),
+    /// The database file is damaged.
+    #[error(
+        "the database is corrupt: nothing was changed; keep a copy of the file, then restore a backup, or recover with `sqlite3 FILE .recover`"
+    )]
+    Corrupt(#[source] sqlx::Error),
+    /// The file is a database of another program, or no database at all.
+    #[error("the file is not a database of this program: nothing was changed; choose another path")]
+    NotOurs,
+    /// The schema is from a newer version.
+    #[error(
+        "the database is from a newer version (schema {found}, this program knows {known}): nothing was changed; install the newer version"
+    )]
+    SchemaNewer {
+        /// Version found.
+        found: i64,
+        /// Newest version that this program knows.
+        known: i64,
+    },
+    /// The schema is older, and this connection may not migrate.
+    #[error(
+        "the database's schema is {found}, this program needs {known}: run it once with the owner's address so that it migrates"
+    )]
+    SchemaOlder {
+        /// Version found.
+        found: i64,
+        /// Version needed.
+        known: i64,
+    },
+    /// A migration that was applied differs from the one this program carries.
+    #[error(
+        "migration {version} of the database differs from this program's: it was made by a changed build; use the build that made it, or restore a backup"
+    )]
+    SchemaChanged {
+        /// The migration's number.
+        version: i64,
+    },
+    /// The PostgreSQL server can't be reached or broke the connection.
+    #[error(
+        "the database server can't be reached: check its address, that it runs, and that it accepts this user"
+    )]
+    Unreachable(#[source] sqlx::Error),
+    /// The database role could get around row-level security.
+    #[error(
+        "the database role '{role}' {why}: row-level security would not hold; connect as tipstaff_app (and tipstaff_scheduler)"
+    )]
+    RoleTooStrong {
+        /// The role.
+        role: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// PostgreSQL refused a statement for lack of a right, or a row-level security policy did.
+    #[error("the database refused the statement: the role lacks a right, or the row belongs to another org")]
+    Denied(#[source] sqlx::Error),
+    /// Another worker has the task now.
+    #[error("the lease on this task went to another worker: stop and leave everything as it is")]
+    LeaseLost,
+    /// A state that can't follow.
+    #[error("a {what} that is {from} can't become {to}")]
+    Transition {
+        /// `task` or `run`.
+        what: &'static str,
+        /// Its state.
+        from: RunState,
+        /// The state asked for.
+        to: RunState,
+    },
+    /// A row with the same unique value exists.
+    #[error("there is one already: choose another name or id")]
+    Conflict(#[source] sqlx::Error),
+    /// A row names another that isn't there.
+    #[error("the {what} is not there: it was removed, or belongs to another org")]
+    Missing {
+        /// What isn't there.
+        what: &'static str,
+    },
+    /// A row refers to one that isn't there, or is referred to.
+    #[error("the row refers to another that is not there, or is referred to by one")]
+    Reference(#[source] sqlx::Error),
+    /// Two transactions got in each other's way.
+    #[error("another transaction got in the way: nothing was changed; try again")]
+    Contention(#[source] sqlx::Error),
+    /// A statement of this transaction failed before, so it can't be committed.
+    #[error("a statement of this transaction failed: nothing of it was kept; begin a new one")]
+    TransactionBroken,
+    /// A stored value can't be read.
+    #[error(
+        "{table}.{column} holds a value that can't be read ({why}): it was altered, or is from a newer version"
+    )]
+    Value {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A value that may not be stored.
+    #[error("the {what} can't be stored: {why}")]
+    Input {
+        /// Which value.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// A key, a sealed value or the log can't be used.
+    #[error(transparent)]
+    Seal(#[from] tipstaff_seal::SealError),
+    /// The database answered something else.
+    #[error("the database answered with an error: this is a fault in the program or in the database")]
+    Database(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    /// A stable name of the error for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "database-address",
+            Self::Busy { .. } => "database-locked",
+            Self::DiskFull(_) => "disk-full",
+            Self::Storage(_) => "storage-failed",
+            Self::Unwritable(_) => "database-unwritable",
+            Self::Corrupt(_) => "database-corrupt",
+            Self::NotOurs => "database-not-ours",
+            Self::SchemaNewer { .. } => "schema-newer",
+            Self::SchemaOlder { .. } => "schema-older",
+            Self::SchemaChanged { .. } => "schema-changed",
+            Self::Unreachable(_) => "database-unreachable",
+            Self::RoleTooStrong { .. } => "role-too-strong",
+            Self::Denied(_) => "database-denied",
+            Self::LeaseLost => "lease-lost",
+            Self::Transition { .. } => "transition",
+            Self::Conflict(_) => "conflict",
+            Self::Missing { .. } => "missing",
+            Self::Reference(_) => "reference",
+            Self::Contention(_) => "contention",
+            Self::TransactionBroken => "transaction-broken",
+            Self::Value { .. } => "stored-value",
+            Self::Input { .. } => "input",
+            Self::Seal(error) => error.code(),
+            Self::Database(_) => "database",
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Unreachable(_) | Self::Contention(_))
+    }
+
+    /// Sorts a driver's error. `waited_ms` is the busy timeout that a locked database was waited for.
+    pub(crate) fn from_driver(error: sqlx::Error, waited_ms: u64) -> Self {
+        let Some(database) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::PoolTimedOut => Self::Busy { waited_ms },
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => Self::Unreachable(error),
+                other => Self::Database(other),
+            };
+        };
+        let code = database.code().unwrap_or_default().into_owned();
+        if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+            return Self::from_postgres(error, &code);
+        }
+        Self::from_sqlite(error, code.parse().unwrap_or(0), waited_ms)
+    }
+
+    /// SQLite's result codes (<https://sqlite.org/rescode.html>); the low byte is the primary one.
+    fn from_sqlite(error: sqlx::Error, code: i64, waited_ms: u64) -> Self {
+        const CONSTRAINT_FOREIGNKEY: i64 = 787;
+        const CONSTRAINT_PRIMARYKEY: i64 = 1555;
+        const CONSTRAINT_UNIQUE: i64 = 2067;
+        match (code & 0xff, code) {
+            (_, CONSTRAINT_UNIQUE | CONSTRAINT_PRIMARYKEY) => Self::Conflict(error),
+            (_, CONSTRAINT_FOREIGNKEY) => Self::Reference(error),
+            (5 | 6, _) => Self::Busy { waited_ms },
+            (13, _) => Self::DiskFull(error),
+            (10, _) => Self::Storage(error),
+            (8 | 14 | 3 | 23, _) => Self::Unwritable(error),
+            (11, _) => Self::Corrupt(error),
+            (26, _) => Self::NotOurs,
+            _ => Self::Database(error),
+        }
+    }
+
+    /// PostgreSQL's SQLSTATE (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
+    fn from_postgres(error: sqlx::Error, code: &str) -> Self {
+        match code {
+            "23505" => Self::Conflict(error),
+            "23503" => Self::Reference(error),
+            "53100" => Self::DiskFull(error),
+            "58030" => Self::Storage(error),
+            "XX001" | "XX002" => Self::Corrupt(error),
+            "42501" => Self::Denied(error),
+            "40001" | "40P01" | "55P03" => Self::Contention(error),
+            "25P02" => Self::TransactionBroken,
+            "28000" | "28P01" | "3D000" | "53300" | "57P01" | "57P02" | "57P03" => Self::Unreachable(error),
+            other if other.starts_with("08") => Self::Unreachable(error),
+            _ => Self::Database(error),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The story of a run: appended by its worker, in order, without gaps.
+
+use crate::error::StoreError;
+use crate::lease::Lease;
+use crate::signal::Topic;
+use crate::sql::{Columns, Value, statements, values};
+use crate::transaction::{OrgRead, OrgTx};
+use tipstaff_model::{EventDraft, EventKind, RunId};
+
+statements! {
+    rows (shared 2) EVENT_ADD =
+        "insert into event (org_id, run_id, seq, at, kind, body) values ($1, $2, $3, $4, $5, $6)";
+    scoped EVENT_LAST = "select coalesce(max(seq), 0) from event where org_id = $1 and run_id = $2";
+    scoped EVENT_LIST =
+        "select seq, at, kind, body from event where org_id = $1 and run_id = $2 and seq > $3 order by seq limit $4";
+}
+
+/// A stored event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Counts from 1 within the run, without gaps.
+    pub seq: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: i64,
+    /// What kind.
+    pub kind: EventKind,
+    /// The body.
+    pub body: serde_json::Value,
+}
+
+fn event(mut columns: Columns<'_>) -> Result<Event, StoreError> {
+    let (seq, at, word) = (columns.count("seq")?, columns.int()?, columns.text()?);
+    let kind = EventKind::from_word(&word)
+        .ok_or_else(|| columns.invalid("kind", "it is not a kind of event".to_owned()))?;
+    Ok(Event { seq, at, kind, body: columns.json("body")? })
+}
+
+impl OrgRead {
+    /// Events of a run after number `after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn event_list(&mut self, run: RunId, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let rows = self.all(EVENT_LIST, values![run, after, i64::from(limit)]).await?;
+        rows.iter().map(|row| event(row.read("event"))).collect()
+    }
+}
+
+impl OrgTx {
+    /// Appends events to the story of the lease's run; the number of the last one (0 when the story is empty).
+    ///
+    /// # Errors
+    /// `lease-lost`.
+    pub async fn event_add(&mut self, lease: &Lease, events: &[EventDraft]) -> Result<u64, StoreError> {
+        self.lease_guard(lease).await?;
+        let run = lease.run();
+        let row = self.first(EVENT_LAST, values![run]).await?;
+        let mut last = row.map_or(Ok(0), |row| row.read("event").int())?;
+        let mut rows = Vec::with_capacity(events.len());
+        for event in events {
+            last += 1;
+            rows.push(vec![
+                Value::from(last),
+                Value::from(event.at),
+                Value::from(event.kind.as_str()),
+                Value::from(event.body.to_string()),
+            ]);
+        }
+        self.insert_rows(&EVENT_ADD, values![run], &rows).await?;
+        self.announce(Topic::Run);
+        Ok(u64::try_from(last).unwrap_or(0))
+    }
+}

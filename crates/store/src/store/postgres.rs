@@ -1,0 +1,152 @@
+//! PostgreSQL: one pool per role. The owner migrates and is let go; the app is bound by row-level security; the
+//! scheduler sees the task table's ids, states and times.
+
+use super::{Db, Store};
+use crate::config::StoreConfig;
+use crate::error::StoreError;
+use crate::migrate;
+use crate::sql::{Link, statements, values};
+use crate::store::sqlite::STATEMENTS_CACHED;
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, PgPool};
+use std::str::FromStr as _;
+use std::time::Duration;
+use tipstaff_model::Clock;
+use tipstaff_seal::Secret;
+
+/// The role that the app's connections use.
+pub const APP_ROLE: &str = "tipstaff_app";
+/// The role that the scheduler's connections use.
+pub const SCHEDULER_ROLE: &str = "tipstaff_scheduler";
+
+statements! {
+    // Whoever may act as the owner of a table may switch its row-level security off.
+    system (engine Postgres) ROLE_STRENGTH =
+        "select current_user::text, (case when r.rolsuper then 'is a superuser' \
+         when r.rolbypassrls then 'may bypass row-level security' \
+         when exists (select 1 from pg_class c where c.oid = to_regclass('task') \
+             and pg_has_role(current_user, c.relowner, 'member')) then 'owns the tables' end)::text \
+         from pg_roles r where r.rolname = current_user";
+    system (engine Postgres) ROLE_EXISTS = "select 1::bigint from pg_roles where rolname = $1";
+    system (engine Postgres) ROLE_TEXT = "select format('create role %I nologin', $1)";
+    system (engine Postgres) ROLE_LOGIN_TEXT = "select format('alter role %I login', $1)";
+    system (engine Postgres) ROLE_PASSWORD_TEXT = "select format('alter role %I login password %L', $1, $2)";
+}
+
+fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| StoreError::Config { why: "it is not a PostgreSQL address".to_owned() })?;
+    Ok(options
+        .statement_cache_capacity(STATEMENTS_CACHED)
+        .application_name("tipstaff")
+        .disable_statement_logging())
+}
+
+fn pool(options: PgConnectOptions, connections: u32, config: &StoreConfig) -> PgPool {
+    PoolOptions::new()
+        .max_connections(connections)
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_millis(config.busy_timeout_ms))
+        .connect_lazy_with(options)
+}
+
+pub(super) async fn open(
+    app: &str,
+    scheduler: &str,
+    owner: Option<&str>,
+    config: &StoreConfig,
+    clock: &dyn Clock,
+) -> Result<Db, StoreError> {
+    if let Some(owner) = owner {
+        let owner = pool(options(owner)?, 1, config);
+        let migrated = migrate::postgres_migrate(&owner, clock, config.busy_timeout_ms).await;
+        owner.close().await;
+        migrated?;
+    }
+    let app = pool(options(app)?, config.connections.max(2), config);
+    let scheduler = pool(options(scheduler)?, config.connections.clamp(2, 4), config);
+    for role in [&app, &scheduler] {
+        refuse_strong_role(role, config.busy_timeout_ms).await?;
+    }
+    migrate::postgres_check(&app, config.busy_timeout_ms).await?;
+    Ok(Db::Postgres { app, scheduler })
+}
+
+/// Fails when the role could get around row-level security: then the second wall would be painted on.
+async fn refuse_strong_role(pool: &PgPool, waited_ms: u64) -> Result<(), StoreError> {
+    let driver = |error| StoreError::from_driver(error, waited_ms);
+    let mut link = Link::Postgres(pool.begin().await.map_err(driver)?);
+    let row = link.fetch_optional(ROLE_STRENGTH.text, &[]).await.map_err(driver)?;
+    link.rollback().await.map_err(driver)?;
+    let Some(row) = row else {
+        return Err(StoreError::RoleTooStrong { role: "?".to_owned(), why: "is not listed" });
+    };
+    let mut columns = row.read("pg_roles");
+    let (role, strength) = (columns.text()?, columns.text_opt()?);
+    match strength.as_deref() {
+        None => Ok(()),
+        Some("is a superuser") => Err(StoreError::RoleTooStrong { role, why: "is a superuser" }),
+        Some("owns the tables") => {
+            Err(StoreError::RoleTooStrong { role, why: "owns the tables, or may act as their owner" })
+        }
+        Some(_) => Err(StoreError::RoleTooStrong { role, why: "may bypass row-level security" }),
+    }
+}
+
+/// Passwords of the two roles; `None` leaves a role's authentication as it is (peer, certificate, `pg_hba.conf`).
+#[derive(Debug, Clone, Default)]
+pub struct PostgresPasswords {
+    /// Of [`APP_ROLE`].
+    pub app: Option<Secret<String>>,
+    /// Of [`SCHEDULER_ROLE`].
+    pub scheduler: Option<Secret<String>>,
+}
+
+impl Store {
+    /// Prepares a PostgreSQL database: makes the app's and the scheduler's roles where they are missing, sets their
+    /// passwords, and migrates the schema. Needs the address of a role that owns the database and may make roles.
+    /// Running it again does no harm.
+    ///
+    /// # Errors
+    /// `database-denied` when the role may not, `database-unreachable`, and the errors of migrating.
+    pub async fn provision_postgres(
+        owner_url: &str,
+        passwords: &PostgresPasswords,
+        clock: &dyn Clock,
+    ) -> Result<(), StoreError> {
+        let config = StoreConfig::postgres("", "");
+        let driver = |error| StoreError::from_driver(error, config.busy_timeout_ms);
+        let owner = pool(options(owner_url)?, 1, &config);
+        for (role, password) in [(APP_ROLE, &passwords.app), (SCHEDULER_ROLE, &passwords.scheduler)] {
+            provision_role(&owner, role, password.as_ref()).await.map_err(driver)?;
+        }
+        let migrated = migrate::postgres_migrate(&owner, clock, config.busy_timeout_ms).await;
+        owner.close().await;
+        migrated
+    }
+}
+
+async fn provision_role(
+    owner: &PgPool,
+    role: &str,
+    password: Option<&Secret<String>>,
+) -> Result<(), sqlx::Error> {
+    let mut link = Link::Postgres(owner.begin().await?);
+    let mut texts = Vec::new();
+    if link.fetch_optional(ROLE_EXISTS.text, values![role]).await?.is_none() {
+        texts.push(link.fetch_optional(ROLE_TEXT.text, values![role]).await?);
+    }
+    texts.push(match password {
+        Some(password) => {
+            link.fetch_optional(ROLE_PASSWORD_TEXT.text, values![role, password.expose().as_str()]).await?
+        }
+        None => link.fetch_optional(ROLE_LOGIN_TEXT.text, values![role]).await?,
+    });
+    for text in texts.into_iter().flatten() {
+        // `format` with %I and %L has quoted both on the server.
+        let text = text.read("pg_roles").text().map_err(|_| sqlx::Error::RowNotFound)?;
+        link.script_quoted(text).await?;
+    }
+    link.commit().await
+}

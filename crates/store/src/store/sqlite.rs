@@ -1,0 +1,90 @@
+//! SQLite: one file, one writer connection, a few readers, several processes.
+
+use super::Db;
+use crate::config::StoreConfig;
+use crate::error::StoreError;
+use crate::migrate;
+use crate::sql::{Link, statements};
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlitePool};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+use tipstaff_model::Clock;
+
+/// Bytes of a page; SQLite's default.
+const PAGE: u64 = 4096;
+/// Prepared statements kept per connection: all registered ones fit.
+pub(crate) const STATEMENTS_CACHED: usize = 256;
+
+statements! {
+    system (engine Sqlite) QUICK_CHECK = "select quick_check from pragma_quick_check(1)";
+}
+
+fn options(path: &Path, config: &StoreConfig) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_millis(config.busy_timeout_ms))
+        .statement_cache_capacity(STATEMENTS_CACHED)
+        .thread_name(|number| format!("store-{number}"))
+        .disable_statement_logging()
+}
+
+/// Opens the file. What is there is looked at before the first change.
+pub(super) async fn open(path: &Path, config: &StoreConfig, clock: &dyn Clock) -> Result<Db, StoreError> {
+    let driver = |error| StoreError::from_driver(error, config.busy_timeout_ms);
+    // Made by us with 0600; SQLite gives its -wal and -shm files the same mode.
+    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.map_err(|error| StoreError::Unwritable(sqlx::Error::Io(error)))?;
+
+    let plain = options(path, config);
+    let inspect = PoolOptions::new().max_connections(1).test_before_acquire(false);
+    let inspect: SqlitePool = inspect.connect_with(plain.clone()).await.map_err(driver)?;
+    let mut link = Link::Sqlite(inspect.begin().await.map_err(driver)?);
+    migrate::sqlite_inspect(&mut link, config.busy_timeout_ms).await?;
+    link.rollback().await.map_err(driver)?;
+    inspect.close().await;
+
+    let mut write = plain
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", "67108864");
+    if let Some(bytes) = config.size_limit_bytes {
+        write = write.pragma("max_page_count", (bytes / PAGE).max(1).to_string());
+    }
+    let read = plain.pragma("query_only", "on");
+    // A writer waits for the process's own writers as long as for other processes.
+    let patience = Duration::from_millis(config.busy_timeout_ms);
+    let pool = || {
+        PoolOptions::new()
+            .test_before_acquire(false)
+            .acquire_timeout(patience)
+            .idle_timeout(None)
+            .max_lifetime(None)
+    };
+    let writer = pool().max_connections(1).connect_with(write).await.map_err(driver)?;
+    let readers = pool().max_connections(config.connections.max(1)).connect_lazy_with(read);
+    let db = Db::Sqlite { writer, readers };
+    migrate::sqlite_migrate(&db, clock, config.busy_timeout_ms).await?;
+    Ok(db)
+}
+
+/// Begins a transaction that has the write lock from its first moment, so that it never has to be upgraded.
+pub(crate) async fn begin_write(db: &Db) -> Result<Link, sqlx::Error> {
+    match db {
+        Db::Sqlite { writer, .. } => Ok(Link::Sqlite(writer.begin_with("begin immediate").await?)),
+        Db::Postgres { app, .. } => Ok(Link::Postgres(app.begin().await?)),
+    }
+}
+
+/// `pragma quick_check`: an error, or a text other than `ok`.
+pub(super) async fn integrity_check(readers: &SqlitePool) -> Result<(), sqlx::Error> {
+    let mut link = Link::Sqlite(readers.begin().await?);
+    let row = link.fetch_optional(QUICK_CHECK.text, &[]).await?;
+    let verdict = row.and_then(|row| row.read("pragma_quick_check").text().ok()).unwrap_or_default();
+    if verdict == "ok" { link.rollback().await } else { Err(sqlx::Error::Protocol(verdict)) }
+}

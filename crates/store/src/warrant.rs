@@ -1,0 +1,146 @@
+//! Warrants as they were signed, and their revocation.
+
+use crate::error::StoreError;
+use crate::lease::Lease;
+use crate::signal::Topic;
+use crate::sql::{Columns, Value, statements, values};
+use crate::transaction::{OrgRead, OrgTx};
+use tipstaff_model::{RunId, WarrantId};
+use tipstaff_seal::SignedWarrant;
+
+macro_rules! warrant_columns {
+    () => {
+        "body, signature, key_id, digest, run_id, revoked_at"
+    };
+}
+
+statements! {
+    scoped WARRANT_ADD =
+        "insert into warrant (org_id, id, run_id, parent_id, body, signature, key_id, digest, issued_at, expires_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    scoped WARRANT_OF_RUN_SET = "update run set warrant_id = $3 where org_id = $1 and id = $2";
+    scoped WARRANT_GET = concat!("select ", warrant_columns!(), " from warrant where org_id = $1 and id = $2");
+    scoped WARRANT_LIST_OF_RUN = concat!(
+        "select ", warrant_columns!(), " from warrant where org_id = $1 and run_id = $2 order by issued_at, id"
+    );
+    scoped WARRANT_LIST_LIVE = concat!(
+        "select ", warrant_columns!(),
+        " from warrant where org_id = $1 and revoked_at is null and expires_at > $2 order by id desc limit $3"
+    );
+    scoped WARRANT_REVOKE =
+        "update warrant set revoked_at = $3 where org_id = $1 and id = $2 and revoked_at is null";
+    scoped WARRANT_REVOKE_RUN =
+        "update warrant set revoked_at = $3 where org_id = $1 and run_id = $2 and revoked_at is null";
+}
+
+/// A stored warrant. Verify it before acting on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredWarrant {
+    /// What was signed.
+    pub signed: SignedWarrant,
+    /// Its run.
+    pub run: RunId,
+    /// When it was revoked, in milliseconds since the Unix epoch.
+    pub revoked_at: Option<i64>,
+}
+
+fn warrant(mut columns: Columns<'_>) -> Result<StoredWarrant, StoreError> {
+    let canonical = columns.text()?;
+    let warrant =
+        serde_json::from_str(&canonical).map_err(|error| columns.invalid("body", error.to_string()))?;
+    let signature = columns.bytes()?;
+    let signature: [u8; 64] =
+        signature.try_into().map_err(|_| columns.invalid("signature", "it is not 64 bytes".to_owned()))?;
+    let signed = SignedWarrant {
+        warrant,
+        canonical,
+        signature: tipstaff_seal::Signature::from_bytes(signature),
+        key_id: columns.parsed("key_id")?,
+        digest: columns.parsed("digest")?,
+    };
+    Ok(StoredWarrant { signed, run: columns.parsed("run_id")?, revoked_at: columns.int_opt()? })
+}
+
+impl OrgRead {
+    /// A warrant.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn warrant_get(&mut self, id: WarrantId) -> Result<Option<StoredWarrant>, StoreError> {
+        self.first(WARRANT_GET, values![id]).await?.map(|row| warrant(row.read("warrant"))).transpose()
+    }
+
+    /// The warrants of a run: its own, and those narrowed from it.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn warrant_list_of_run(&mut self, run: RunId) -> Result<Vec<StoredWarrant>, StoreError> {
+        let rows = self.all(WARRANT_LIST_OF_RUN, values![run]).await?;
+        rows.iter().map(|row| warrant(row.read("warrant"))).collect()
+    }
+
+    /// Warrants that are neither revoked nor expired, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn warrant_list_live(&mut self, limit: u32) -> Result<Vec<StoredWarrant>, StoreError> {
+        let now = self.inner.now();
+        let rows = self.all(WARRANT_LIST_LIVE, values![now, i64::from(limit)]).await?;
+        rows.iter().map(|row| warrant(row.read("warrant"))).collect()
+    }
+}
+
+impl OrgTx {
+    /// Keeps a signed warrant of the lease's run. The one without a parent becomes the run's own.
+    ///
+    /// # Errors
+    /// `lease-lost`; `input` for a warrant of another org, task or run.
+    pub async fn warrant_add(&mut self, lease: &Lease, signed: &SignedWarrant) -> Result<(), StoreError> {
+        self.lease_guard(lease).await?;
+        let (grant, token) = (&signed.warrant, lease.token());
+        if grant.org != token.org || grant.task != token.task || grant.run != token.run {
+            return Err(StoreError::Input {
+                what: "warrant",
+                why: "it is of another org, task or run than the lease".to_owned(),
+            });
+        }
+        let row: &[Value<'_>] = values![
+            grant.id,
+            grant.run,
+            grant.parent,
+            &signed.canonical,
+            signed.signature.as_bytes().as_slice(),
+            signed.key_id.to_string(),
+            signed.digest.to_string(),
+            grant.issued_at,
+            grant.expires_at,
+        ];
+        self.change(WARRANT_ADD, row).await?;
+        if grant.parent.is_none() {
+            self.change(WARRANT_OF_RUN_SET, values![grant.run, grant.id]).await?;
+        }
+        Ok(())
+    }
+
+    /// Revokes a warrant; its worker sees it with the next heartbeat. Whether it was alive until now.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn warrant_revoke(&mut self, id: WarrantId) -> Result<bool, StoreError> {
+        let now = self.inner.now();
+        let revoked = self.change(WARRANT_REVOKE, values![id, now]).await? > 0;
+        self.announce(Topic::Task);
+        Ok(revoked)
+    }
+
+    /// Revokes all warrants of a run; how many were alive until now.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn warrant_revoke_run(&mut self, run: RunId) -> Result<u64, StoreError> {
+        let now = self.inner.now();
+        let revoked = self.change(WARRANT_REVOKE_RUN, values![run, now]).await?;
+        self.announce(Topic::Task);
+        Ok(revoked)
+    }
+}
