@@ -1,1 +1,6 @@
-//! testkit
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod postgres;
+
+pub use postgres::{Durability, HarnessError, PostgresServer};
