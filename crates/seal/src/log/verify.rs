@@ -6,7 +6,8 @@
 //!
 //! How the position is found: a record that doesn't fit its own stored leaf or place is bad where it stands. A record
 //! that was rewritten together with its leaf fits both, but the root of the next signed checkpoint doesn't; the first
-//! bad record then lies between the last checkpoint that held and the one that didn't, and the report says so.
+//! bad record then lies between the last checkpoint that held and the one that didn't, and the report says so. Closer
+//! checkpoints therefore mean closer positions.
 
 use super::place::place;
 use super::{Checkpoint, Frontier, Hash, LogKey, Salt};
@@ -76,6 +77,9 @@ pub enum BadKind {
 }
 
 /// The first bad position of a log.
+///
+/// Without `until` the fault shows exactly there. Records between [`VerifyReport::sealed`] and it fit their leaves, but
+/// no checkpoint vouches for them: whoever changed one with its leaf and broke the log behind it can't be told apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FirstBad {
     /// Sequence number of the first record that can't be trusted.
@@ -97,7 +101,7 @@ pub struct VerifyReport {
     pub records: u64,
     /// Those of them whose text was erased.
     pub erased: u64,
-    /// Records covered by the last checkpoint that held.
+    /// Records covered by the last checkpoint that held: all before this number are what was signed.
     pub sealed: u64,
     /// Checkpoints that held.
     pub checkpoints: u64,
@@ -149,7 +153,9 @@ pub struct LogVerifier {
     frontier: Frontier,
     heads: VecDeque<Head>,
     last_head_size: u64,
+    /// Size of the last checkpoint that held, and of the last pinned one.
     sealed: u64,
+    pinned: u64,
     checkpoints: u64,
     erased: u64,
     /// Bad where it stands, but an earlier one may still show at the next checkpoint.
@@ -169,6 +175,7 @@ impl LogVerifier {
             heads: VecDeque::new(),
             last_head_size: 0,
             sealed: 0,
+            pinned: 0,
             checkpoints: 0,
             erased: 0,
             suspect: None,
@@ -298,51 +305,57 @@ impl LogVerifier {
     }
 
     fn check_signed(&mut self, size: u64, covered: u64, root: Hash, pinned: bool) {
-        let which = if pinned { "pinned" } else { "stored" };
         if covered == size && root == self.frontier.root() {
             // The root holds, so the leaves do; a record that doesn't fit its leaf is exactly the first bad one.
             if let Some(suspect) = self.suspect.take() {
                 self.verdict = Some(suspect);
-            } else {
-                self.checkpoints += 1;
-                self.sealed = size;
+                return;
+            }
+            self.checkpoints += 1;
+            self.sealed = size;
+            if pinned {
+                self.pinned = size;
             }
             return;
         }
-        let bad = if covered < size {
-            FirstBad {
+        if covered < size {
+            let explanation = format!("the checkpoint of size {covered} comes after record {size}");
+            return self.convict(FirstBad {
                 position: covered,
                 kind: BadKind::Malformed,
                 until: None,
-                explanation: format!("the checkpoint of size {covered} comes after record {size}"),
-            }
-        } else if self.sealed == size && self.checkpoints > 0 {
-            FirstBad {
-                position: 0,
-                kind: BadKind::CheckpointMismatch,
-                until: Some(size.max(1)),
-                explanation: format!(
-                    "two checkpoints of size {size} are signed by the log's key and differ: the {which} one tells \
-                     another history, so the key was misused and records before {size} were rewritten"
-                ),
-            }
-        } else {
-            let other_holds = self.heads.iter().any(|head| {
-                matches!(head, Head::Signed { size: s, root: r, .. } if *s == size && *r == self.frontier.root())
+                explanation,
             });
-            let kind = if other_holds { BadKind::CheckpointMismatch } else { BadKind::Rewritten };
-            FirstBad {
-                position: self.sealed,
-                kind,
-                until: Some(size.max(self.sealed.saturating_add(1))),
-                explanation: format!(
-                    "the root over the first {size} records is not the one that the {which} checkpoint signs: a record \
-                     from {} on, before {size}, was changed together with its leaf",
-                    self.sealed
-                ),
-            }
+        }
+        let which = if pinned { "pinned" } else { "stored" };
+        let holds = self.frontier.root();
+        let another = |wanted: fn(&Hash, &Hash) -> bool| {
+            self.heads.iter().any(|head| {
+                matches!(head, Head::Signed { size: s, root: r, pinned: false } if *s == size && wanted(r, &holds))
+            })
         };
-        self.convict(bad);
+        let contradicted =
+            (self.sealed == size && self.checkpoints > 0) || another(|root, holds| root == holds);
+        let confirmed = another(|root, holds| root != holds);
+        let (kind, explanation) = if contradicted {
+            let text = format!(
+                "two checkpoints of size {size} are signed by the log's key and differ, the {which} one among them: \
+                 the key was misused to sign another history"
+            );
+            (BadKind::CheckpointMismatch, text)
+        } else {
+            let text = format!(
+                "the root over the first {size} records is not the one that the {which} checkpoint signs: a record \
+                 was changed together with its leaf"
+            );
+            (BadKind::Rewritten, text)
+        };
+        if contradicted || (pinned && !confirmed) {
+            // Whoever can sign may have signed the earlier stored checkpoints as well: only pinned ones count.
+            self.sealed = self.pinned;
+        }
+        let until = Some(size.max(self.sealed.saturating_add(1)));
+        self.convict(FirstBad { position: self.sealed, kind, until, explanation });
     }
 
     /// Settles the verdict: what was already suspect stands earlier in the log than what was found now.
@@ -350,17 +363,16 @@ impl LogVerifier {
         if self.verdict.is_some() {
             return;
         }
-        let verdict = match self.suspect.take() {
-            Some(mut suspect) => {
-                if matches!(bad.kind, BadKind::Rewritten | BadKind::CheckpointMismatch) {
-                    suspect.explanation.push_str(
-                        "; its leaf or that of another record before the next checkpoint was changed as well",
-                    );
-                }
-                suspect
-            }
-            None => bad,
+        let mut verdict = match self.suspect.take() {
+            Some(suspect) if suspect.position <= bad.position || bad.until.is_some() => suspect,
+            _ => bad,
         };
+        if verdict.until.is_none() && verdict.position > self.sealed {
+            verdict.explanation.push_str(&format!(
+                "; no checkpoint vouches for the records from {} up to there",
+                self.sealed
+            ));
+        }
         self.verdict = Some(verdict);
     }
 
@@ -379,7 +391,7 @@ impl LogVerifier {
                 Head::Signed { size: covered, pinned, .. } => FirstBad {
                     position: size,
                     kind: BadKind::Truncated,
-                    until: Some(covered),
+                    until: None,
                     explanation: format!(
                         "the log ends after {size} records, but a {} checkpoint covers {covered}",
                         if pinned { "pinned" } else { "stored" }
@@ -396,8 +408,8 @@ impl LogVerifier {
             };
             self.convict(bad);
         }
-        if self.verdict.is_none() {
-            self.verdict = self.suspect.take();
+        if let Some(suspect) = self.suspect.take() {
+            self.convict(suspect);
         }
         if self.verdict.is_none() && self.tail == Tail::Sealed && size > self.sealed {
             self.verdict = Some(FirstBad {
