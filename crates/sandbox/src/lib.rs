@@ -15,28 +15,46 @@
 //! and no variable of the host's environment enters; the only network peer is the listener handed out;
 //! the whole process tree dies with the run. A layer that cannot be had makes [`Sandbox::new`] fail, closed.
 
+mod arguments;
+mod cgroup;
+mod disk;
 mod environment;
 mod error;
 mod identity;
+mod idmap;
+mod init;
+mod landlock;
+mod launcher;
+mod layout;
 mod limits;
+mod mounts;
 mod plan;
+mod protocol;
 mod running;
 mod sandbox;
+mod seccomp;
+mod seccomp_load;
 mod spec;
+mod stage;
+mod start;
+mod sys;
 mod toolchain;
 mod tree;
 
+pub use disk::free_bytes;
 pub use environment::environment_check;
 pub use error::SandboxError;
 pub use identity::RunIdentity;
+pub use init::init_stage_if_requested;
 pub use limits::SandboxLimits;
 pub use plan::{Plan, PlanLimit, PlanMount};
 pub use running::{Exit, ExitCause, Running, Usage};
-pub use sandbox::{LayerReport, LayerState, ProbeReport, Sandbox, SandboxConfig, init_stage_if_requested};
+pub use sandbox::{LayerReport, LayerState, ProbeReport, Sandbox, SandboxConfig};
 pub use spec::{
     Access, BrokerListener, ExecPolicy, ReadOnlyMount, SandboxSpec, Stdio, StdioPolicy, ToolchainGrant,
     Workspace,
 };
+pub use start::Baseline;
 pub use toolchain::{Discovery, SkippedToolchain, discover_toolchains};
 pub use tree::{TreeUsage, UsageBound, remove_tree, tree_usage};
 

@@ -39,3 +39,18 @@ impl Default for SandboxLimits {
         }
     }
 }
+
+/// The limits that every process carries itself: the kernel's number of each, and the value.
+pub(crate) fn resource_limits(limits: &SandboxLimits) -> Vec<(u32, u64)> {
+    vec![
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_NOFILE, limits.open_files),
+        (libc::RLIMIT_FSIZE, limits.file_bytes),
+        // Counted per user and user namespace since Linux 5.14, so it holds for ordinary users too.
+        (libc::RLIMIT_NPROC, limits.pids),
+        (libc::RLIMIT_RTPRIO, 0),
+        (libc::RLIMIT_NICE, 0),
+        (libc::RLIMIT_MEMLOCK, 8 * 1024 * 1024),
+        (libc::RLIMIT_MSGQUEUE, 819_200),
+    ]
+}
