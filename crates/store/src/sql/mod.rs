@@ -136,7 +136,8 @@ fn repeat_row(text: &str, shared: usize, rows: usize) -> String {
     let Some((head, rest)) = text.split_once(" values (") else { return text.to_owned() };
     let Some((row, tail)) = rest.split_once(')') else { return text.to_owned() };
     let cells: Vec<&str> = row.split(',').map(str::trim).collect();
-    let own = cells.len() - shared.min(cells.len());
+    let number = |cell: &str| cell.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
+    let own = cells.iter().filter_map(|cell| number(cell)).max().unwrap_or(0).saturating_sub(shared);
     let mut out = format!("{head} values ");
     for index in 0..rows {
         out.push_str(if index == 0 { "(" } else { ", (" });
@@ -144,7 +145,7 @@ fn repeat_row(text: &str, shared: usize, rows: usize) -> String {
             if position > 0 {
                 out.push_str(", ");
             }
-            match cell.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok()) {
+            match number(cell) {
                 Some(number) if number > shared => out.push_str(&format!("${}", number + index * own)),
                 _ => out.push_str(cell),
             }
