@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use crate::layout::SystemLayout;
-use crate::mounts::{Entry, INSIDE_INIT, MountTable, Owner, Source, Staged, UPPER, WORK};
+use crate::mounts::{Entry, MountTable, Owner, Source, Staged, UPPER, WORK};
 use crate::protocol::{INIT_ARGUMENT, c_string, descriptor};
 use crate::stage::{self, StageOperation};
 use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
@@ -58,9 +58,10 @@ pub(crate) fn bubblewrap(table: &MountTable, layout: &SystemLayout, sources: Sou
     out
 }
 
-/// The command that bubblewrap is given: our init stage.
+/// The command that bubblewrap is given: our init stage, by descriptor, so that the program needs no place in the
+/// mount table, cannot be found inside, and stays the one that the server was started from.
 pub(crate) fn init_command() -> [OsString; 2] {
-    [INSIDE_INIT.into(), INIT_ARGUMENT.into()]
+    [format!("/proc/self/fd/{}", descriptor::INIT_PROGRAM).into(), INIT_ARGUMENT.into()]
 }
 
 impl Arguments {

@@ -1,5 +1,7 @@
 //! What of this machine's own tree every sandbox sees: found once, the same for every run.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::SandboxError;
@@ -46,15 +48,15 @@ pub(crate) enum SystemDirectory {
 }
 
 /// What was found.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct SystemLayout {
     pub(crate) directories: Vec<SystemDirectory>,
     pub(crate) configuration: Vec<&'static str>,
     pub(crate) masked: Vec<&'static str>,
     /// Where the outer stage keeps its mounts.
     pub(crate) stage: &'static str,
-    /// The program of the init stage.
-    pub(crate) init_program: PathBuf,
+    /// The program of the init stage, as it was when the server started.
+    pub(crate) init_program: OwnedFd,
 }
 
 impl SystemLayout {
@@ -83,22 +85,22 @@ impl SystemLayout {
             configuration: CONFIGURATION.iter().filter(exists).copied().collect(),
             masked: MASKED.iter().filter(exists).copied().collect(),
             stage,
-            init_program: init_program_path(init_program)?,
+            init_program: open_init_program(init_program)?,
         })
     }
 }
 
-/// The init stage's program must be readable for every user: it is executed as the run's.
-fn init_program_path(configured: Option<&Path>) -> Result<PathBuf, SandboxError> {
+/// The init stage's program must be executable for every user: it is executed as the run's.
+fn open_init_program(configured: Option<&Path>) -> Result<OwnedFd, SandboxError> {
     use std::os::unix::fs::PermissionsExt;
-    let asked = configured.unwrap_or(Path::new("/proc/self/exe"));
-    let path = std::fs::canonicalize(asked).map_err(SandboxError::io("finding the init stage's program"))?;
-    let status = path.metadata().map_err(SandboxError::io("looking at the init stage's program"))?;
-    if rustix::process::geteuid().is_root() && status.permissions().mode() & 0o005 != 0o005 {
+    let path = configured.unwrap_or(Path::new("/proc/self/exe"));
+    let file = File::open(path).map_err(SandboxError::io("opening the init stage's program"))?;
+    let status = file.metadata().map_err(SandboxError::io("looking at the init stage's program"))?;
+    if rustix::process::geteuid().is_root() && status.permissions().mode() & 0o001 == 0 {
         return Err(SandboxError::LayerMissing {
             layer: "init-stage",
-            detail: format!("{} must be readable and executable for all: chmod 0755", path.display()),
+            detail: "this program must be executable for all users: chmod 0755 it".into(),
         });
     }
-    Ok(path)
+    Ok(file.into())
 }

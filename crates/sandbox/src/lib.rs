@@ -29,6 +29,7 @@ mod layout;
 mod limits;
 mod mounts;
 mod plan;
+mod probe;
 mod protocol;
 mod running;
 mod sandbox;
@@ -48,8 +49,9 @@ pub use identity::RunIdentity;
 pub use init::init_stage_if_requested;
 pub use limits::SandboxLimits;
 pub use plan::{Plan, PlanLimit, PlanMount};
+pub use probe::{LayerReport, LayerState, ProbeReport};
 pub use running::{Exit, ExitCause, Running, Usage};
-pub use sandbox::{LayerReport, LayerState, ProbeReport, Sandbox, SandboxConfig};
+pub use sandbox::{Sandbox, SandboxConfig};
 pub use spec::{
     Access, BrokerListener, ExecPolicy, ReadOnlyMount, SandboxSpec, Stdio, StdioPolicy, ToolchainGrant,
     Workspace,

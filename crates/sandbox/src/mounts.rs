@@ -9,9 +9,6 @@ use crate::layout::{SystemDirectory, SystemLayout};
 use crate::protocol::c_string;
 use crate::{Access, ExecPolicy, INSIDE_HOME, INSIDE_WORK, SandboxError, SandboxSpec, Workspace};
 
-/// Where the init stage's program is inside.
-pub(crate) const INSIDE_INIT: &str = "/.tipstaff-init";
-
 /// What is at one place of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -71,7 +68,7 @@ impl MountTable {
         table.system(layout)?;
         table.kernel(layout)?;
         table.scratch(spec)?;
-        table.installed(spec, layout)?;
+        table.installed(spec)?;
         table.workspace(spec)?;
         table.seal("/");
         Ok(table)
@@ -160,9 +157,7 @@ impl MountTable {
         self.allow(inside, work_rights(writable, executable))
     }
 
-    fn installed(&mut self, spec: &SandboxSpec, layout: &SystemLayout) -> Result<(), SandboxError> {
-        let init = Staged::Copy { host: layout.init_program.clone(), is_directory: false, idmap: None };
-        self.push(INSIDE_INIT, Source::Staged(init), false, true);
+    fn installed(&mut self, spec: &SandboxSpec) -> Result<(), SandboxError> {
         let granted = spec.grants.iter().flat_map(|grant| &grant.directories).map(|path| (path, path));
         let mounted = spec.read_only_mounts.iter().map(|mount| (&mount.host, &mount.inside));
         let mut places: Vec<_> = granted.chain(mounted).collect();
@@ -252,8 +247,8 @@ fn owner_to_map(spec: &SandboxSpec, path: &Path) -> Result<Option<Owner>, Sandbo
 
 /// Places that a mount from outside may not cover.
 fn check_inside(inside: &Path) -> Result<(), SandboxError> {
-    const RESERVED: [&str; 10] =
-        ["/usr", "/proc", "/dev", "/sys", "/etc", "/tmp", "/run", "/var", INSIDE_WORK, INSIDE_INIT];
+    const RESERVED: [&str; 9] =
+        ["/usr", "/proc", "/dev", "/sys", "/etc", "/tmp", "/run", "/var", INSIDE_WORK];
     let plain = inside
         .components()
         .all(|part| matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_)));

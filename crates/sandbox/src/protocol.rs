@@ -22,8 +22,10 @@ pub(crate) mod descriptor {
     pub(crate) const ORDERS: RawFd = 6;
     /// The command's standard streams: this one and the next two.
     pub(crate) const STDIO: RawFd = 7;
+    /// The program of the init stage.
+    pub(crate) const INIT_PROGRAM: RawFd = 10;
     /// The first of the synthetic files.
-    pub(crate) const FILES: RawFd = 10;
+    pub(crate) const FILES: RawFd = 11;
 }
 
 /// The first argument by which a program knows that it is the init stage.

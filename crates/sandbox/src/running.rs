@@ -1,7 +1,7 @@
 //! A started sandbox.
 
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::cgroup::{Counters, RunCgroup};
 use crate::{RunIdentity, SandboxError};
 
+/// How long the last processes may take to go by themselves, in seconds.
+const FAREWELL_SECONDS: i64 = 1;
 /// How long the last processes of a killed tree may take to go, in seconds.
 const REAP_SECONDS: i64 = 10;
 
@@ -120,6 +122,18 @@ impl Running {
         self.tree.kill()
     }
 
+    /// The uid of the namespace's first process, as the host's process table has it.
+    pub(crate) fn outer_uid(&self) -> Option<u32> {
+        let first = self.tree.first.as_ref()?.as_raw_fd();
+        let field = |path: String, name: &str| {
+            let text = std::fs::read_to_string(path).ok()?;
+            let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+            value.split_whitespace().next()?.parse::<u32>().ok()
+        };
+        let pid = field(format!("/proc/self/fdinfo/{first}"), "Pid:")?;
+        field(format!("/proc/{pid}/status"), "Uid:")
+    }
+
     /// What the tree has used so far; still answers after the end.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -159,9 +173,12 @@ impl Tree {
             }
         };
         let Some(status) = status else { return Ok(None) };
-        // The monitor reports the command's end before the stragglers are gone.
-        self.strike();
-        self.await_last();
+        // The monitor reports the command's end before the stragglers are gone. Its own end kills them; should
+        // that not be enough, there are other ways.
+        if !self.await_last(FAREWELL_SECONDS) {
+            self.strike();
+            self.await_last(REAP_SECONDS);
+        }
         let counters = self.cgroup.counters();
         let code = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => code,
@@ -183,11 +200,17 @@ impl Tree {
         Ok(self.exit)
     }
 
-    fn await_last(&self) {
-        let Some(first) = &self.first else { return };
-        let patience = Timespec { tv_sec: REAP_SECONDS, tv_nsec: 0 };
+    /// Whether the first process, and so all of the pid namespace, is gone.
+    fn await_last(&self, seconds: i64) -> bool {
+        let Some(first) = &self.first else { return false };
+        let patience = Timespec { tv_sec: seconds, tv_nsec: 0 };
         let mut watched = [PollFd::new(first, PollFlags::IN)];
-        while poll(&mut watched, Some(&patience)) == Err(rustix::io::Errno::INTR) {}
+        loop {
+            match poll(&mut watched, Some(&patience)) {
+                Err(rustix::io::Errno::INTR) => {}
+                answer => return answer.is_ok_and(|ready| ready > 0),
+            }
+        }
     }
 }
 

@@ -4,8 +4,6 @@ use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde::Serialize;
-
 use crate::cgroup::Cgroups;
 use crate::idmap::OwnerMapCache;
 use crate::layout::SystemLayout;
@@ -36,48 +34,6 @@ impl Default for SandboxConfig {
             temp_dir: std::env::temp_dir(),
             init_program: None,
         }
-    }
-}
-
-/// Whether a layer holds on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LayerState {
-    /// It was tried in a real sandbox and held.
-    Holds,
-    /// A weaker form holds; the report says which.
-    Reduced,
-    /// It does not hold.
-    Missing,
-}
-
-/// What the probe found out about one layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LayerReport {
-    /// The layer's stable name.
-    pub layer: &'static str,
-    /// Whether it holds.
-    pub state: LayerState,
-    /// Whether a sandbox is refused without it.
-    pub required: bool,
-    /// How it was checked and what was seen.
-    pub evidence: String,
-    /// What to do when it does not hold. Empty when it holds.
-    pub remedy: String,
-}
-
-/// What the probe found out about this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ProbeReport {
-    /// One row per layer.
-    pub layers: Vec<LayerReport>,
-}
-
-impl ProbeReport {
-    /// Whether every required layer holds, at least reduced.
-    #[must_use]
-    pub fn usable(&self) -> bool {
-        self.layers.iter().all(|layer| !layer.required || layer.state != LayerState::Missing)
     }
 }
 
@@ -141,13 +97,6 @@ impl Sandbox {
         }
         let detail = format!("a command that does nothing ended with {}", exit.code);
         Err(SandboxError::StartFailed { step: "proof", detail })
-    }
-
-    /// Tries every layer in real sandboxes and says what holds. Never fails: what cannot be tried is missing.
-    #[must_use]
-    pub fn probe(config: &SandboxConfig) -> ProbeReport {
-        let _ = config;
-        ProbeReport { layers: Vec::new() }
     }
 
     /// Whether [`Workspace::Overlay`](crate::Workspace::Overlay) works for this server's user on this machine.

@@ -50,7 +50,7 @@ impl Sandbox {
         let ends = Ends::open(spec, &bubblewrap, &orders)?;
         let launch = Launch {
             operations,
-            descriptors: ends.descriptors(),
+            descriptors: self.descriptors(&ends),
             program: self.bwrap.clone(),
             argv: self.bwrap_arguments(),
             envp: PointerList::new(Vec::new()),
@@ -81,7 +81,7 @@ impl Sandbox {
         }
         let launch = Launch {
             operations,
-            descriptors: ends.descriptors(),
+            descriptors: self.descriptors(&ends),
             program: self.bwrap.clone(),
             argv: PointerList::new(argv),
             envp: PointerList::new(Vec::new()),
@@ -141,6 +141,12 @@ impl Sandbox {
             listener: listener.map(TcpListener::from),
             tree,
         })
+    }
+
+    fn descriptors(&self, ends: &Ends) -> Vec<(RawFd, RawFd)> {
+        let mut out = ends.descriptors();
+        out.push((self.layout.init_program.as_raw_fd(), descriptor::INIT_PROGRAM));
+        out
     }
 
     fn bwrap_arguments(&self) -> PointerList {
