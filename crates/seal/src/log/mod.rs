@@ -14,15 +14,15 @@ mod export;
 mod frontier;
 mod place;
 mod proof;
+mod report;
 mod verify;
 
 pub use checkpoint::{Checkpoint, LogKey};
 pub use export::{EXPORT_LINE_LIMIT, export_checkpoint_line, export_record_line, verify_export};
 pub use frontier::{Frontier, LOG_SIZE_LIMIT, StoredHash};
 pub use proof::{ConsistencyProof, HashTable, InclusionProof};
-pub use verify::{
-    BadKind, FirstBad, LogRecord, LogVerifier, RecordBody, Step, Tail, VerifyReport, verify_log,
-};
+pub use report::{BadKind, FirstBad, LogRecord, RecordBody, Step, Tail, VerifyReport};
+pub use verify::{LogVerifier, verify_log};
 
 use crate::error::SealError;
 use crate::sign::text_serde;
