@@ -39,9 +39,7 @@ enum State {
         left: u32,
     },
     /// After ESC within a string.
-    TextEscape {
-        left: u32,
-    },
+    TextEscape,
 }
 
 /// Scrubs a stream piece by piece.
@@ -138,9 +136,8 @@ impl Scrubber {
             (State::Ground, _) => self.ground(c, out),
             (_, '\u{18}' | '\u{1a}') => self.state = State::Ground,
             (State::Text { left }, _) => self.text(c, left),
-            (State::TextEscape { .. }, '\\') => self.state = State::Ground,
-            // Terminals take any other escape as the end of the string and the start of a sequence.
-            (State::TextEscape { .. }, _) => self.escape(c, out),
+            // A backslash ends the string; any other escape ends it too and begins a sequence of its own.
+            (State::TextEscape, _) => self.escape(c, out),
             (_, '\u{1b}') => self.state = State::Escape,
             (_, '\u{80}'..='\u{9f}') => {
                 self.state = State::Ground;
@@ -160,7 +157,7 @@ impl Scrubber {
     fn text(&mut self, c: char, left: u32) {
         self.state = match c {
             '\u{7}' | '\u{9c}' => State::Ground,
-            '\u{1b}' => State::TextEscape { left },
+            '\u{1b}' => State::TextEscape,
             _ => left.checked_sub(1).map_or(State::Ground, |left| State::Text { left }),
         };
     }

@@ -108,6 +108,17 @@ fn every_flipped_bit_of_an_export_is_found() {
     }
 }
 
+#[test]
+fn lines_are_as_long_as_the_limit_and_no_longer() {
+    let log = Log::honest(1, 1);
+    let text = export(&log);
+    let (record, checkpoint) = text.trim_end().split_once('\n').unwrap();
+    for (length, good) in [(EXPORT_LINE_LIMIT, true), (EXPORT_LINE_LIMIT + 1, false)] {
+        let padded = format!("{record}\n{checkpoint}{}", " ".repeat(length - checkpoint.len()));
+        assert_eq!(verify(&log, padded.as_bytes()).is_good(), good, "{length}");
+    }
+}
+
 struct Endless(u64);
 
 impl Read for Endless {

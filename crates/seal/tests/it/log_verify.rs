@@ -257,6 +257,14 @@ fn a_stolen_key_is_found_by_the_pinned_checkpoint() {
         assert_eq!(found.kind, BadKind::CheckpointMismatch, "{found:?}");
         assert!(found.position <= 3 && found.until > Some(3), "pinned {at}: {found:?}");
     }
+    // And leaving out the new one of the pinned size doesn't make the others look like proof.
+    for (at, note) in honest.notes.iter().enumerate() {
+        let mut fewer = log.clone();
+        fewer.notes.remove(at);
+        let report = verify(&fewer, Some(note));
+        let found = report.first_bad.expect("the attack must be found");
+        assert!(found.position <= 3 && found.until > Some(3) && report.sealed <= 3, "pinned {at}: {found:?}");
+    }
     // Also when the attacker keeps the honest checkpoints beside the new ones.
     log.notes.extend(honest.notes.iter().cloned());
     assert_eq!(bad(&log, None).kind, BadKind::CheckpointMismatch);
