@@ -140,6 +140,11 @@ pub enum StoreError {
         /// Why not.
         why: String,
     },
+    /// An export could not be written.
+    #[error(
+        "the export could not be written: check the file and the free space; the log itself is untouched"
+    )]
+    Export(#[source] std::io::Error),
     /// A key, a sealed value or the log can't be used.
     #[error(transparent)]
     Seal(#[from] tipstaff_seal::SealError),
@@ -175,6 +180,7 @@ impl StoreError {
             Self::TransactionBroken => "transaction-broken",
             Self::Value { .. } => "stored-value",
             Self::Input { .. } => "input",
+            Self::Export(_) => "export",
             Self::Seal(error) => error.code(),
             Self::Database(_) => "database",
         }

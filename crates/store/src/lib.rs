@@ -3,6 +3,7 @@
 
 mod agent;
 mod audit;
+mod audit_verify;
 mod config;
 mod error;
 mod event;

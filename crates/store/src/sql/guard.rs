@@ -141,9 +141,7 @@ pub const fn scoped(text: &str) {
         }
         if (is(text, token, "from") || is(text, token, "join")) && !is(text, after, "(") {
             sources += 1;
-            // `from a, b` would add a table that nothing counts.
-            let name_end = next_token(text, after.end);
-            assert!(!is(text, name_end, ","), "tables are joined with 'join', not with a comma");
+            refuse_second_table(text, after);
         }
         if is(text, token, "update") && !is(text, before, "do") && !is(text, before, "for") {
             sources += 1;
@@ -177,6 +175,24 @@ pub const fn scoped(text: &str) {
     }
     assert!(sources + added > 0, "a tenant statement names a table");
     assert!(bound >= sources, "a tenant statement binds `org_id = $1` for every table it reads or changes");
+}
+
+/// `from a, b` (also `from a x, b` and `from a as x, b`) would add a table that nothing counts.
+const fn refuse_second_table(text: &[u8], name: Token) {
+    let mut token = next_token(text, name.end);
+    let mut words = 0;
+    while words < 3 && token.start != token.end && !is(text, token, ")") {
+        assert!(!is(text, token, ","), "tables are joined with 'join', not with a comma");
+        if is(text, token, "where")
+            || is(text, token, "join")
+            || is(text, token, "on")
+            || is(text, token, "order")
+        {
+            return;
+        }
+        token = next_token(text, token.end);
+        words += 1;
+    }
 }
 
 /// After `insert into`: `name (org_id, …) values ($1, …)` or `… select $1, …`.

@@ -1,6 +1,6 @@
 //! Leases: one at a time, fenced, and taken over when their worker is gone.
 
-use crate::support::{World, code, event, run_draft, story, task_draft, warrant};
+use crate::support::{code, event, run_draft, story, task_draft, warrant};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
@@ -98,7 +98,14 @@ fn every_method_with_a_lease_is_in_the_list() {
         }
     }
     let listed = [
-        "run_add", "run_update", "run_charge", "event_add", "refusal_add", "warrant_add", "task_move", "lease_guard",
+        "run_add",
+        "run_update",
+        "run_charge",
+        "event_add",
+        "refusal_add",
+        "warrant_add",
+        "task_move",
+        "lease_guard",
         "lease_renew",
     ];
     assert_eq!(found, listed.into_iter().map(str::to_owned).collect::<HashSet<_>>());

@@ -66,7 +66,8 @@ fn every_module_with_statements_is_listed() {
                 continue;
             }
             with_statements += 1;
-            let module = path.strip_prefix(src).unwrap().with_extension("").display().to_string().replace('/', "::");
+            let module =
+                path.strip_prefix(src).unwrap().with_extension("").display().to_string().replace('/', "::");
             assert!(lib.contains(&format!("    {module}::STATEMENTS,")), "{module} is not listed in lib.rs");
         }
     }
@@ -92,7 +93,14 @@ fn only_the_sql_module_talks_to_the_driver() {
                 continue;
             }
             let text = std::fs::read_to_string(&path).unwrap();
-            for door in ["sqlx::query", "raw_sql", "AssertSqlSafe", "QueryBuilder", ".execute(&mut *", "fetch_all(&mut"] {
+            for door in [
+                "sqlx::query",
+                "raw_sql",
+                "AssertSqlSafe",
+                "QueryBuilder",
+                ".execute(&mut *",
+                "fetch_all(&mut",
+            ] {
                 assert!(!text.contains(door), "{} uses {door}", path.display());
             }
         }

@@ -1,14 +1,15 @@
 //! The life of a task, from the person at the terminal to the end of its run.
 
 use crate::support::{
-    World, audit_draft, branch, code, commit, event, person, run_draft, spec, story, task_draft, warrant,
+    audit_draft, branch, code, commit, event, person, run_draft, spec, story, task_draft, warrant,
 };
 use serde_json::json;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{AgentRole, EngineKind, ExitReason, Refusal, Rule, RunState};
 use tipstaff_seal::Secret;
 use tipstaff_store::{
-    AgentDraft, KeyPurpose, RepositoryKind, RunDecision, RunFound, TaskAdded, TaskCancel, TaskDraft, TaskFilter,
+    AgentDraft, KeyPurpose, RepositoryKind, RunDecision, RunFound, TaskAdded, TaskCancel, TaskDraft,
+    TaskFilter,
 };
 
 fn state(state: RunState) -> RunUpdate {

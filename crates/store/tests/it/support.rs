@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
 use tipstaff_model::warrant::{IssueRequest, RepositoryGrant, Warrant};
 use tipstaff_model::{
-    AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, EventDraft, EventKind, FixedClock, FixedEntropy, RefName,
-    TaskSpec, WarrantId,
+    AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, EventDraft, EventKind, FixedClock,
+    FixedEntropy, RefName, TaskSpec, WarrantId,
 };
 use tipstaff_seal::{RingKey, SignedWarrant};
 use tipstaff_store::{
-    Engine, KeyPurpose, Lease, LocalPrincipal, OrgTx, PostgresPasswords, Principal, RunDraft, Store, StoreConfig,
-    StoreError, TaskDraft,
+    Engine, KeyPurpose, Lease, LocalPrincipal, OrgTx, PostgresPasswords, Principal, RunDraft, Store,
+    StoreConfig, StoreError, TaskDraft,
 };
 use tipstaff_testkit::postgres::OWNER;
 use tipstaff_testkit::{Durability, PostgresServer};
@@ -168,7 +168,9 @@ pub(crate) fn sqlite_raw(file: &std::path::Path, text: &str) -> String {
             lines.join("\n")
         };
         scope
-            .spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run))
+            .spawn(|| {
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run)
+            })
             .join()
             .unwrap()
     })
@@ -260,7 +262,7 @@ pub(crate) fn audit_draft(subject: &str) -> AuditDraft {
 /// A warrant for the lease's run, signed with the org's key.
 pub(crate) async fn warrant(tx: &mut OrgTx, lease: &Lease) -> Result<SignedWarrant, StoreError> {
     let key = tx.signing_key(KeyPurpose::Warrant).await?;
-    let id = WarrantId::new(&FixedClock::at(START), &*entropy());
+    let id = WarrantId::from_bytes(*lease.run().as_bytes());
     let request = IssueRequest {
         ids: (id, lease.token().org, lease.task(), lease.run()),
         subject: "member:1".to_owned(),

@@ -1,1 +1,257 @@
-//! To come.
+//! The third wall: what org A sees and does is the same with and without org B's rows, for every method there is.
+//!
+//! B's rows have the very same ids, names and keys as A's: both use the same source of randomness.
+
+use crate::support::{START, World, audit_draft, event, person, ring_key, run_draft, task_draft, warrant};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use tipstaff_model::run::RunUpdate;
+use tipstaff_model::{
+    AgentRole, EngineKind, FixedClock, FixedEntropy, Refusal, RepositoryId, Rule, RunId, RunState, TaskId,
+    WarrantId,
+};
+use tipstaff_seal::Secret;
+use tipstaff_store::{
+    AgentDraft, Engine, KeyPurpose, OrgScope, Principal, RepositoryKind, RunDecision, Store, TaskDraft,
+    TaskFilter,
+};
+
+/// What was called and what it answered.
+#[derive(Default)]
+struct Journal {
+    lines: Vec<String>,
+    methods: BTreeSet<&'static str>,
+}
+
+impl Journal {
+    fn note(&mut self, method: &'static str, answer: &dyn Debug) {
+        self.methods.insert(method);
+        self.lines.push(format!("{method}: {answer:?}"));
+    }
+}
+
+/// Calls a method and notes its answer; errors are answers too.
+macro_rules! call {
+    ($journal:ident, $tx:ident.$method:ident($($argument:expr),*)) => {{
+        let answer = $tx.$method($($argument),*).await;
+        $journal.note(stringify!($method), &answer);
+        answer.unwrap()
+    }};
+}
+
+struct Ids {
+    repository: RepositoryId,
+    task: TaskId,
+    run: RunId,
+    warrant: WarrantId,
+}
+
+/// Every method that writes.
+async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
+    let name = "local/house".parse().unwrap();
+    let mut tx = store.begin(scope).await.unwrap();
+    let repository = call!(journal, tx.repository_set(&name, RepositoryKind::Local, "/srv/house"));
+    let agent = AgentDraft {
+        name: "fixer".to_owned(),
+        role: AgentRole::Builder,
+        engine: EngineKind::Command,
+        command: vec![],
+        model: None,
+        instructions: String::new(),
+    };
+    call!(journal, tx.agent_set(&agent));
+    call!(journal, tx.agent_set(&AgentDraft { name: "gone".to_owned(), ..agent }));
+    call!(journal, tx.agent_remove("gone"));
+    let keyed =
+        TaskDraft { dedup_key: Some("once".to_owned()), repository: Some(repository), ..task_draft() };
+    let task = call!(journal, tx.task_add(keyed.clone())).id();
+    call!(journal, tx.task_add(keyed.clone()));
+    let batch = call!(journal, tx.task_add_batch(vec![task_draft(), keyed, task_draft(), task_draft()]));
+    let lease = call!(journal, tx.task_claim(task, "worker", 60_000)).unwrap();
+    call!(journal, tx.lease_guard(&lease));
+    let run = call!(journal, tx.run_add(&lease, &run_draft()));
+    let signed = warrant(&mut tx, &lease).await.unwrap();
+    call!(journal, tx.warrant_add(&lease, &signed));
+    call!(journal, tx.event_add(&lease, &[event("a"), event("b")]));
+    call!(journal, tx.refusal_add(&lease, &Refusal::new(Rule::ForcePush, "x", "y")));
+    call!(journal, tx.run_charge(&lease, 5, 6));
+    call!(journal, tx.lease_renew(&lease, 60_000));
+    call!(journal, tx.secret_set("token", &Secret::new(b"value".to_vec())));
+    call!(journal, tx.secret_set("gone", &Secret::new(b"value".to_vec())));
+    call!(journal, tx.secret_remove("gone"));
+    let message = call!(journal, tx.outbox_add("kind", &json!({})));
+    call!(journal, tx.outbox_add("kind", &json!({})));
+    call!(journal, tx.outbox_sent(message));
+    call!(journal, tx.outbox_prune(START + 1));
+    tx.audit_note(audit_draft("noted"));
+    journal.note("audit_note", &());
+    call!(journal, tx.audit_append(vec![audit_draft("one"), audit_draft("two")]));
+    let answer = tx.commit().await;
+    journal.note("commit", &answer);
+
+    let mut tx = store.begin(scope).await.unwrap();
+    call!(journal, tx.audit_erase(1, "member:1"));
+    call!(journal, tx.ring_rotate_begin());
+    call!(journal, tx.ring_reseal_step(100));
+    call!(journal, tx.ring_retire_unused());
+    call!(journal, tx.ring_rewrap(&ring_key()));
+    call!(journal, tx.warrant_revoke(signed.warrant.id));
+    call!(journal, tx.warrant_revoke_run(run));
+    call!(
+        journal,
+        tx.run_update(&lease, &RunUpdate { state: Some(RunState::Running), ..RunUpdate::default() })
+    );
+    call!(
+        journal,
+        tx.run_update(&lease, &RunUpdate { state: Some(RunState::Failed), ..RunUpdate::default() })
+    );
+    call!(journal, tx.run_decide(run, RunDecision::Discarded));
+    call!(journal, tx.run_workspace_destroyed(run));
+    let second = call!(journal, tx.task_claim(batch[2].id(), "worker", 60_000)).unwrap();
+    call!(journal, tx.task_move(&second, RunState::Failed, Some("why")));
+    call!(journal, tx.task_cancel(batch[0].id()));
+    tx.commit().await.unwrap();
+    let tx = store.begin(scope).await.unwrap();
+    let answer = tx.rollback().await;
+    journal.note("rollback", &answer);
+    Ids { repository, task, run, warrant: signed.warrant.id }
+}
+
+/// Every method that reads.
+async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal) {
+    let mut tx = store.read(scope).await.unwrap();
+    let org = tx.org();
+    journal.note("org", &org);
+    call!(journal, tx.org_get());
+    call!(journal, tx.member_list());
+    call!(journal, tx.agent_get("fixer"));
+    call!(journal, tx.agent_list());
+    let name = "local/house".parse().unwrap();
+    call!(journal, tx.repository_get(ids.repository));
+    call!(journal, tx.repository_by_name(&name));
+    call!(journal, tx.repository_by_source("/srv/house"));
+    call!(journal, tx.repository_list());
+    call!(journal, tx.task_get(ids.task));
+    call!(journal, tx.task_list(TaskFilter::default(), 100));
+    call!(journal, tx.task_count());
+    call!(journal, tx.run_get(ids.run));
+    call!(journal, tx.run_find(&ids.run.short()));
+    call!(journal, tx.run_list(None, 100));
+    call!(journal, tx.run_list_open());
+    call!(journal, tx.run_list_of_task(ids.task));
+    call!(journal, tx.run_list_with_workspace("host"));
+    call!(journal, tx.run_summary(ids.run));
+    call!(journal, tx.event_list(ids.run, 0, 100));
+    call!(journal, tx.refusal_list(ids.run));
+    call!(journal, tx.warrant_get(ids.warrant));
+    call!(journal, tx.warrant_list_of_run(ids.run));
+    call!(journal, tx.warrant_list_live(100));
+    let secret = tx.secret_get("token").await.unwrap().unwrap();
+    journal.note("secret_get", &secret.expose());
+    call!(journal, tx.secret_list());
+    call!(journal, tx.ring_list());
+    call!(journal, tx.signing_key(KeyPurpose::Warrant));
+    call!(journal, tx.verifying_keys(KeyPurpose::Audit));
+    let key = call!(journal, tx.audit_key());
+    call!(journal, tx.audit_size());
+    call!(journal, tx.audit_stream(0, 100));
+    call!(journal, tx.audit_list(None, 100));
+    call!(journal, tx.audit_get(0));
+    call!(journal, tx.audit_checkpoint());
+    call!(journal, tx.audit_checkpoint_list(0, 100));
+    assert!(call!(journal, tx.audit_verify(key, None)).is_good());
+    let mut exported = String::new();
+    let answer = tx
+        .audit_export(|line| {
+            exported.push_str(line);
+            Ok(())
+        })
+        .await;
+    journal.note("audit_export", &(answer, exported));
+    call!(journal, tx.outbox_list(100));
+}
+
+/// A store whose ids and keys follow from `seed`.
+async fn seeded(world: &World, seed: u64) -> Store {
+    let clock = Arc::new(FixedClock::at(START));
+    Store::open(world.config.clone(), ring_key(), clock, Arc::new(FixedEntropy::seeded(seed))).await.unwrap()
+}
+
+async fn org(world: &World, uid: u32) -> Principal {
+    seeded(world, u64::from(uid)).await.authenticate_local(&person(uid)).await.unwrap()
+}
+
+const SAME: u64 = 777;
+
+async fn told(engine: Engine) {
+    let alone = World::new(engine).await;
+    let mut without = Journal::default();
+    let a = org(&alone, 100).await;
+    let store = seeded(&alone, SAME).await;
+    let ids = act(&store, &a.scope, &mut without).await;
+    look(&store, &a.scope, &ids, &mut without).await;
+
+    let shared = World::new(engine).await;
+    let b = org(&shared, 200).await;
+    let same = org(&shared, 100).await;
+    assert_eq!(a, same, "the two worlds have the same org A");
+    let (mut ignored, mut before, mut after, mut with) =
+        (Journal::default(), Journal::default(), Journal::default(), Journal::default());
+    let store = seeded(&shared, SAME).await;
+    let theirs = act(&store, &b.scope, &mut ignored).await;
+    look(&store, &b.scope, &theirs, &mut before).await;
+    let store = seeded(&shared, SAME).await;
+    let mine = act(&store, &a.scope, &mut with).await;
+    look(&store, &a.scope, &mine, &mut with).await;
+    assert_eq!(
+        (mine.task, mine.run),
+        (theirs.task, theirs.run),
+        "the attack has teeth: the ids are the same"
+    );
+    look(&store, &b.scope, &theirs, &mut after).await;
+
+    for (one, other) in without.lines.iter().zip(&with.lines) {
+        assert_eq!(one, other);
+    }
+    assert_eq!(without.lines.len(), with.lines.len());
+    assert_eq!(before.lines, after.lines, "what A did changed nothing of B's");
+    assert_eq!(with.methods, methods_of_the_source(), "every method is here");
+}
+
+/// The public methods of `OrgRead` and `OrgTx`, read from the source.
+fn methods_of_the_source() -> BTreeSet<&'static str> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for block in text.split("\nimpl ").skip(1) {
+            if !block.starts_with("OrgRead {") && !block.starts_with("OrgTx {") {
+                continue;
+            }
+            let block = block.split("\n}\n").next().unwrap();
+            for line in block.lines() {
+                let Some(rest) = line.strip_prefix("    pub ") else { continue };
+                let Some((_, name)) = rest.split_once("fn ") else { continue };
+                let name = name.split(['(', '<']).next().unwrap().to_owned();
+                found.insert(&*Box::leak(name.into_boxed_str()));
+            }
+        }
+    }
+    assert!(found.len() > 60, "the source was read: {found:?}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_method_keeps_to_its_org_on_sqlite() {
+    told(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_method_keeps_to_its_org_on_postgres() {
+    told(Engine::Postgres).await;
+}
