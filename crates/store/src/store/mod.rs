@@ -136,10 +136,10 @@ impl Store {
     pub async fn integrity_check(&self) -> Result<(), StoreError> {
         match &self.inner.db {
             Db::Sqlite { readers, .. } => {
-                sqlite::integrity_check(readers).await.map_err(|error| match self.inner.driver(error) {
-                    StoreError::Database(error) => StoreError::Corrupt(error),
-                    other => other,
-                })
+                match sqlite::integrity_check(readers).await.map_err(|error| self.inner.driver(error))? {
+                    verdict if verdict == "ok" => Ok(()),
+                    verdict => Err(StoreError::Corrupt(sqlx::Error::Protocol(verdict))),
+                }
             }
             Db::Postgres { .. } => Ok(()),
         }

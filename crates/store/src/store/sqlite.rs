@@ -19,7 +19,7 @@ const PAGE: u64 = 4096;
 pub(crate) const STATEMENTS_CACHED: usize = 256;
 
 statements! {
-    system (engine Sqlite) QUICK_CHECK = "select quick_check from pragma_quick_check(1)";
+    system (engine Sqlite) QUICK_CHECK = "select quick_check from pragma_quick_check";
 }
 
 fn options(path: &Path, config: &StoreConfig) -> SqliteConnectOptions {
@@ -81,10 +81,10 @@ pub(crate) async fn begin_write(db: &Db) -> Result<Link, sqlx::Error> {
     }
 }
 
-/// `pragma quick_check`: an error, or a text other than `ok`.
-pub(super) async fn integrity_check(readers: &SqlitePool) -> Result<(), sqlx::Error> {
+/// `pragma quick_check`: `ok`, or the first thing that is wrong.
+pub(super) async fn integrity_check(readers: &SqlitePool) -> Result<String, sqlx::Error> {
     let mut link = Link::Sqlite(readers.begin().await?);
     let row = link.fetch_optional(QUICK_CHECK.text, &[]).await?;
-    let verdict = row.and_then(|row| row.read("pragma_quick_check").text().ok()).unwrap_or_default();
-    if verdict == "ok" { link.rollback().await } else { Err(sqlx::Error::Protocol(verdict)) }
+    link.rollback().await?;
+    Ok(row.and_then(|row| row.read("pragma_quick_check").text().ok()).unwrap_or_default())
 }

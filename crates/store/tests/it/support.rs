@@ -181,7 +181,6 @@ macro_rules! story {
     ($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block) => {
         $(#[$meta])*
         mod $name {
-            #[allow(unused_imports, reason = "each story uses some of its module")]
             use super::*;
 
             async fn told($world: crate::support::World) $body
