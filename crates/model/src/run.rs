@@ -16,7 +16,7 @@ pub struct TaskSpec {
     /// Where the mirror fetches from: an absolute path or a URL without credentials. Bytes that are not UTF-8 are
     /// written as `%XX`, and so is `%`.
     pub source: String,
-    /// What to base on, as the person wrote it.
+    /// What to base on: `refs/heads/…` when it is a branch, else as the person wrote it.
     pub base: Option<String>,
     /// The commit that the base was pinned to when the task was accepted.
     pub base_commit: CommitId,

@@ -1,1 +1,23 @@
-//! runner
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod announce;
+mod apply;
+mod carry;
+mod collect;
+mod compile;
+mod error;
+mod layout;
+mod prepare;
+mod recover;
+mod supervise;
+
+pub use announce::{Notice, Observer, Stream};
+pub use apply::{Applied, Applier, ApplyError, Person};
+pub use carry::{Job, Outcome, Runner, RunnerConfig, wait_for};
+pub use compile::{SandboxRules, compile_limits, compile_spec};
+pub use error::RunnerError;
+pub use layout::{Layout, RunLock};
+pub use prepare::Prepared;
+pub use recover::{Leftover, leftovers, remove_leftover};
+pub use supervise::Cancel;

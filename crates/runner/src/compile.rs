@@ -1,0 +1,62 @@
+//! From a warrant to the rules of the sandbox.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use tipstaff_model::{Limits, Warrant};
+use tipstaff_sandbox::{
+    Access, BrokerListener, ExecPolicy, ReadOnlyMount, RunIdentity, SandboxLimits, SandboxSpec, StdioPolicy,
+    ToolchainGrant, Workspace,
+};
+
+/// What the sandbox of a run is made of besides its warrant.
+#[derive(Debug, Clone)]
+pub struct SandboxRules {
+    /// Whose uid it has.
+    pub identity: RunIdentity,
+    /// The files.
+    pub workspace: Workspace,
+    /// Tools from outside `/usr`.
+    pub grants: Vec<ToolchainGrant>,
+    /// Lent objects and the like.
+    pub read_only_mounts: Vec<ReadOnlyMount>,
+    /// Variables besides the fixed ones.
+    pub env: Vec<(String, String)>,
+    /// The command.
+    pub argv: Vec<OsString>,
+    /// The standard streams.
+    pub stdio: StdioPolicy,
+}
+
+/// The sandbox's share of a warrant's limits.
+#[must_use]
+pub fn compile_limits(limits: &Limits) -> SandboxLimits {
+    SandboxLimits {
+        pids: limits.processes,
+        memory_bytes: limits.memory_bytes,
+        cpu_percent: u32::try_from(limits.cpu_percent).unwrap_or(u32::MAX),
+        file_bytes: limits.file_bytes,
+        open_files: limits.open_files,
+        tmp_bytes: limits.tmp_bytes,
+        ..SandboxLimits::default()
+    }
+}
+
+/// The sandbox of a warrant. Every bit of it that grants something is read from the warrant here and nowhere else.
+#[must_use]
+pub fn compile_spec(warrant: &Warrant, rules: SandboxRules) -> SandboxSpec {
+    let SandboxRules { identity, workspace, grants, read_only_mounts, env, argv, stdio } = rules;
+    SandboxSpec {
+        identity,
+        workspace,
+        access: if warrant.kind.may_write() { Access::ReadWrite } else { Access::ReadOnly },
+        exec: if warrant.permits_exec().is_ok() { ExecPolicy::Any } else { ExecPolicy::InstalledOnly },
+        broker: BrokerListener::HandedOut,
+        limits: compile_limits(&warrant.limits),
+        grants,
+        read_only_mounts,
+        env,
+        argv,
+        cwd: PathBuf::from(tipstaff_sandbox::INSIDE_WORK),
+        stdio,
+    }
+}

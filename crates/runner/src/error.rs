@@ -1,0 +1,85 @@
+//! What can go wrong while a lease is carried out.
+
+use tipstaff_broker::BrokerError;
+use tipstaff_engine::EngineError;
+use tipstaff_model::{ControlPlaneError, ExitReason, Refusal};
+use tipstaff_sandbox::SandboxError;
+
+/// Why a run could not be carried out to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunnerError {
+    /// The sandbox refused or failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// Our git, the mirror or the quarantine failed.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The engine made no command line of the task.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The control plane did not take what it was told.
+    #[error(transparent)]
+    ControlPlane(#[from] ControlPlaneError),
+    /// The warrant refused the start.
+    #[error("{0}; {next}", next = .0.rule.next_step())]
+    Refused(Refusal),
+    /// The signature on the warrant is not the control plane's.
+    #[error("the warrant's signature does not verify: {0}; nothing was started")]
+    WarrantForged(String),
+    /// A file operation of ours failed.
+    #[error("{action} failed: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Less than the reserve is free on the disk that holds the state.
+    #[error(
+        "only {free_mib} MiB are free on the disk of {place}; {wanted_mib} MiB are needed to start a run: free some, or move TIPSTAFF_HOME"
+    )]
+    DiskNearlyFull {
+        /// What is free.
+        free_mib: u64,
+        /// What is needed.
+        wanted_mib: u64,
+        /// Where.
+        place: String,
+    },
+}
+
+impl RunnerError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Sandbox(error) => error.code(),
+            Self::Broker(error) => error.code(),
+            Self::Engine(error) => error.code(),
+            Self::ControlPlane(ControlPlaneError::LeaseLost) => "lease-lost",
+            Self::ControlPlane(_) => "control-plane-unavailable",
+            Self::Refused(refusal) => refusal.rule.id(),
+            Self::WarrantForged(_) => "warrant-forged",
+            Self::Io { .. } => "runner-io",
+            Self::DiskNearlyFull { .. } => "disk-nearly-full",
+        }
+    }
+
+    /// The reason that the run ends with.
+    #[must_use]
+    pub fn exit_reason(&self) -> ExitReason {
+        match self {
+            Self::Sandbox(SandboxError::CommandUnusable { .. }) => ExitReason::CommandFailed,
+            Self::Sandbox(_) | Self::Refused(_) | Self::WarrantForged(_) => ExitReason::Refused,
+            Self::Engine(_) => ExitReason::CommandFailed,
+            Self::ControlPlane(ControlPlaneError::LeaseLost) => ExitReason::LeaseLost,
+            Self::DiskNearlyFull { .. } => ExitReason::OutOfDisk,
+            Self::Broker(_) | Self::ControlPlane(_) | Self::Io { .. } => ExitReason::Internal,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { action, source }
+    }
+}

@@ -1,0 +1,141 @@
+//! The workspace of one run: disposable, pinned to a commit, outside everybody's own tree.
+
+use crate::supervise::DISK_RESERVE;
+use crate::{Layout, RunnerError};
+use std::os::unix::fs::{DirBuilderExt, lchown};
+use std::path::{Path, PathBuf};
+use tipstaff_broker::{Checkout, Checkouts, Mirror, RunFiles, RunRepository, Symlinks};
+use tipstaff_model::{RunId, Warrant};
+use tipstaff_sandbox::{ReadOnlyMount, RunIdentity, Workspace};
+
+/// Where a sandbox sees the objects that the host lends it, when it has no overlay.
+const LENT_OBJECTS: &str = "/opt/tipstaff/objects";
+
+/// A workspace that is ready for its sandbox.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Whose it is.
+    pub identity: RunIdentity,
+    /// For the sandbox.
+    pub workspace: Workspace,
+    /// Objects that are lent read-only.
+    pub read_only_mounts: Vec<ReadOnlyMount>,
+    /// What grows while the run writes.
+    pub measured: PathBuf,
+    /// How the base's branch is called, where it has one.
+    pub base_branch: Option<String>,
+    // The lower layer stays while this is held.
+    _checkout: Option<Checkout>,
+}
+
+impl Prepared {
+    /// Paths inside the sandbox whose objects the collection may borrow.
+    #[must_use]
+    pub fn lent_objects(&self) -> String {
+        self.read_only_mounts
+            .iter()
+            .map(|mount| mount.inside.display().to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+/// What a workspace is made from.
+pub(crate) struct Materials<'a> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) run: RunId,
+    pub(crate) warrant: &'a Warrant,
+    pub(crate) mirror: &'a Mirror,
+    pub(crate) checkouts: &'a Checkouts,
+    pub(crate) overlay: bool,
+    pub(crate) identity: RunIdentity,
+    pub(crate) base_branch: Option<String>,
+}
+
+/// Bytes that are free on the disk of `path`.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    tipstaff_sandbox::free_bytes(path).ok()
+}
+
+/// Makes the workspace.
+pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, RunnerError> {
+    let Materials { layout, run, warrant, mirror, checkouts, overlay, identity, base_branch } = materials;
+    if let Some(free) = free_bytes(layout.home())
+        && free < 2 * DISK_RESERVE
+    {
+        let place = layout.home().display().to_string();
+        return Err(RunnerError::DiskNearlyFull {
+            free_mib: free >> 20,
+            wanted_mib: (2 * DISK_RESERVE) >> 20,
+            place,
+        });
+    }
+    let Some(grant) = warrant.repositories.first() else {
+        return Err(RunnerError::WarrantForged("it names no repository".to_owned()));
+    };
+    let folder = layout.run(run);
+    let private = |path: &Path| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(RunnerError::io("making the workspace"))
+    };
+    private(&folder)?;
+    let files = RunFiles::new(&RunRepository {
+        name: grant.name.clone(),
+        commit: grant.base.clone(),
+        base_branch: base_branch.clone(),
+        branch: warrant.push_ref().cloned(),
+        user_name: format!("Tipstaff {}", warrant.role),
+        user_email: format!("{}@agents.tipstaff.invalid", warrant.role),
+    });
+    // A read-only chat follows no link of the repository out of it.
+    let symlinks = if warrant.kind.may_write() { Symlinks::Links } else { Symlinks::Files };
+    if overlay {
+        let checkout = checkouts.warm(mirror, &grant.base, symlinks).await?;
+        let state = folder.join("workspace");
+        let upper = state.join("upper");
+        private(&upper)?;
+        files.write_into(&upper)?;
+        give(&upper, &identity)?;
+        return Ok(Prepared {
+            identity,
+            workspace: Workspace::Overlay { lower: checkout.path().to_owned(), state },
+            read_only_mounts: Vec::new(),
+            measured: upper,
+            base_branch,
+            _checkout: Some(checkout),
+        });
+    }
+    let path = folder.join("workspace");
+    let inside = PathBuf::from(LENT_OBJECTS);
+    checkouts.clone_shared(mirror, &grant.base, symlinks, &path, &inside, &files).await?;
+    Ok(Prepared {
+        identity,
+        workspace: Workspace::Directory { path: path.clone() },
+        read_only_mounts: vec![ReadOnlyMount { host: mirror.objects(), inside }],
+        measured: path,
+        base_branch,
+        _checkout: None,
+    })
+}
+
+/// Gives a small tree of ours to the run's user, when that is somebody else. Nobody else writes there yet.
+fn give(tree: &Path, identity: &RunIdentity) -> Result<(), RunnerError> {
+    use std::os::unix::fs::MetadataExt;
+    let owner = std::fs::symlink_metadata(tree).map_err(RunnerError::io("preparing the workspace"))?.uid();
+    if owner == identity.uid() {
+        return Ok(());
+    }
+    let uid = Some(identity.uid());
+    let mut waiting = vec![tree.to_owned()];
+    while let Some(path) = waiting.pop() {
+        lchown(&path, uid, uid).map_err(RunnerError::io("giving the workspace to the run's user"))?;
+        if path.is_dir() && !path.is_symlink() {
+            let entries = std::fs::read_dir(&path).map_err(RunnerError::io("preparing the workspace"))?;
+            waiting.extend(entries.flatten().map(|entry| entry.path()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! Beginning a run: the lease, the run's row, the signed warrant and their audit records, in one transaction.
+
+use crate::context::Context;
+use crate::control::LocalControlPlane;
+use crate::exit::Problem;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+use tipstaff_broker::{Mirror, PlainHttp, Source};
+use tipstaff_model::warrant::{HostPattern, IssueRequest, RepositoryGrant};
+use tipstaff_model::{
+    AuditAction, AuditDraft, ControlPlane, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
+};
+use tipstaff_runner::{Cancel, Job, RunLock};
+use tipstaff_seal::SignedWarrant;
+use tipstaff_store::{KeyPurpose, Lease, OrgTx, RunDraft};
+
+/// Text of a source that survives JSON: `%` and bytes that are not UTF-8 are written as `%XX`.
+pub(crate) fn source_text(source: &Source) -> String {
+    let bytes = match source {
+        Source::Local(local) => local.root.as_os_str().as_bytes().to_vec(),
+        Source::Remote(remote) => remote.url().as_bytes().to_vec(),
+    };
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('%', "%25"));
+        for byte in chunk.invalid() {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+/// The source of such a text.
+pub(crate) fn source_from(text: &str) -> anyhow::Result<Source> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        let escaped = (*byte == b'%')
+            .then(|| tail.get(..2).and_then(|two| std::str::from_utf8(two).ok()))
+            .flatten()
+            .and_then(|two| u8::from_str_radix(two, 16).ok());
+        match escaped {
+            Some(value) => {
+                bytes.push(value);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    source_of(&OsString::from_vec(bytes))
+}
+
+/// The source that a person named.
+pub(crate) fn source_of(given: &OsStr) -> anyhow::Result<Source> {
+    let here = std::env::current_dir()?;
+    Ok(Source::parse(given, &here, PlainHttp::LoopbackOnly)?)
+}
+
+/// The branch of the base, where it is one.
+pub(crate) fn base_branch(task: &TaskSpec) -> Option<String> {
+    task.base.as_deref()?.strip_prefix("refs/heads/").map(ToOwned::to_owned)
+}
+
+/// The warrant that a task asks for.
+pub(crate) fn warrant_of(
+    context: &Context,
+    task: &TaskSpec,
+    ids: (tipstaff_model::TaskId, RunId),
+) -> anyhow::Result<Warrant> {
+    let egress = task
+        .allow_hosts
+        .iter()
+        .map(|host| host.parse::<HostPattern>())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Problem::usage("host-pattern", error.to_string()))?;
+    let request = IssueRequest {
+        ids: (
+            WarrantId::new(context.clock.as_ref(), context.entropy.as_ref()),
+            context.scope().org(),
+            ids.0,
+            ids.1,
+        ),
+        subject: context.principal.actor(),
+        role: task.role,
+        repository: RepositoryGrant { name: task.repository.clone(), base: task.base_commit.clone() },
+        budget: Some(MicroUsd::from_micro(task.budget_micro_usd)),
+        wall_ms: Some(task.timeout_ms),
+        egress,
+        models: Vec::new(),
+        submodules: task.submodules,
+        lfs: task.lfs,
+        now_ms: context.clock.wall_ms(),
+    };
+    Warrant::issue(request).map_err(|error| Problem::usage("warrant-impossible", error.to_string()))
+}
+
+/// A run that has begun: what the runner needs, and the control plane that it speaks to.
+pub(crate) struct Begun {
+    pub(crate) run: RunId,
+    pub(crate) job: Job,
+    pub(crate) control: Arc<dyn ControlPlane>,
+}
+
+/// Begins the run of a lease within `tx` and commits: when this returns, the run is on record, and its lock is held.
+pub(crate) async fn begin(
+    context: &Context,
+    mut tx: OrgTx,
+    lease: Lease,
+    task: TaskSpec,
+    mirror: Mirror,
+    cancel: Cancel,
+) -> anyhow::Result<Begun> {
+    let run = lease.run();
+    // Before the run is on record, so that whoever finds it there can tell whether its process lives.
+    let lock = RunLock::create(&context.layout, run)?;
+    let warrant = warrant_of(context, &task, (lease.task(), run))?;
+    let draft = RunDraft {
+        branch: warrant.push_ref().cloned(),
+        base_commit: Some(task.base_commit.clone()),
+        workspace: Some(context.layout.run(run).to_string_lossy().into_owned()),
+        host: context.host(),
+    };
+    let begun = async {
+        tx.run_add(&lease, &draft).await?;
+        let key = tx.signing_key(KeyPurpose::Warrant).await?;
+        let signed = SignedWarrant::sign(&warrant, &key)?;
+        tx.warrant_add(&lease, &signed).await?;
+        let worker = format!("worker:{}", lease.owner());
+        tx.audit_note(
+            AuditDraft::new(worker, AuditAction::TaskClaimed, format!("task:{}", lease.task()))
+                .with("run", run)
+                .with("attempt", lease.token().attempt)
+                .with("generation", lease.token().generation),
+        );
+        tx.audit_note(
+            AuditDraft::new(
+                context.principal.actor(),
+                AuditAction::WarrantIssued,
+                format!("warrant:{}", warrant.id),
+            )
+            .with("run", run)
+            .with("digest", signed.digest)
+            .with("kind", warrant.kind)
+            .with("role", warrant.role)
+            .with("repository", &task.repository)
+            .with("base", &task.base_commit)
+            .with("branch", warrant.push_ref().map_or_else(|| "none".to_owned(), ToString::to_string))
+            .with("budget_micro_usd", warrant.budget.micro())
+            .with("expires_at", warrant.expires_at),
+        );
+        tx.commit().await?;
+        Ok::<_, anyhow::Error>((signed, key.verifying_key()))
+    }
+    .await;
+    let (signed, key) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            lock.remove()?;
+            return Err(error);
+        }
+    };
+    let base_branch = base_branch(&task);
+    let control = LocalControlPlane::new(context.store.clone(), lease, Arc::clone(&context.clock));
+    Ok(Begun {
+        run,
+        job: Job { task, warrant: signed, key, lock, mirror, base_branch, cancel },
+        control: Arc::new(control),
+    })
+}
+
+/// A name for the source that no other source of the org has.
+pub(crate) async fn repository_name(
+    tx: &mut OrgTx,
+    source: &Source,
+    text: &str,
+) -> anyhow::Result<RepositoryName> {
+    if let Some(known) = tx.repository_by_source(text).await? {
+        return Ok(known.name);
+    }
+    let wanted = source.repository_name();
+    let mut name = wanted.clone();
+    let mut number = 1;
+    while tx.repository_by_name(&name).await?.is_some() {
+        number += 1;
+        name = format!("{wanted}-{number}").parse().map_err(
+            |error: tipstaff_model::repository::NameError| {
+                Problem::usage("repository-name", error.to_string())
+            },
+        )?;
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_any_bytes_survive_as_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().canonicalize().unwrap().join(OsStr::from_bytes(b"100% caf\xe9"));
+        std::fs::create_dir_all(odd.join(".git/objects")).unwrap();
+        std::fs::create_dir_all(odd.join(".git/refs")).unwrap();
+        std::fs::write(odd.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+        let source = source_of(odd.as_os_str()).unwrap();
+        let text = source_text(&source);
+        assert!(text.ends_with("100%25 caf%E9"), "{text}");
+        assert_eq!(source_from(&text).unwrap(), source);
+    }
+}

@@ -1,0 +1,433 @@
+//! The command line: what can be said, and its manual.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use tipstaff_model::{AgentRole, EngineKind, MicroUsd, WarrantKind};
+
+const ABOUT: &str = "Run AI coding agents under a warrant";
+
+const LONG_ABOUT: &str = "\
+Tipstaff runs AI coding agents, and any command, on a git repository without handing them the keys.
+
+Every run happens under a warrant: one short-lived, signed, least-privilege grant over repository, branch, paths, \
+tools, network, models, budget and time. The operating system's sandbox and the broker enforce it; a tamper-evident \
+log proves it. Your working tree is never touched: the run works in a disposable workspace, and its change waits in \
+quarantine until you look at it, apply it or discard it.";
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done                      4  the budget was spent
+  1  the work failed           5  timed out
+  2  wrong usage               6  a person's input is needed
+  3  refused by policy,        7  internal error
+     warrant or sandbox
+
+Environment:
+  TIPSTAFF_HOME             where all state lives (default: $XDG_DATA_HOME/tipstaff or ~/.local/share/tipstaff)
+  TIPSTAFF_DATABASE_URL     postgres://… instead of the embedded SQLite database
+  TIPSTAFF_ENCRYPTION_KEY   the ring's key, 64 hexadecimal digits, instead of the file in TIPSTAFF_HOME
+  NO_COLOR                  plain output
+
+First steps:
+  tipstaff doctor                                        what this machine offers
+  tipstaff run -- sh -c 'echo hello >> README.md'        a command works under a warrant
+  tipstaff runs diff                                     look at its change
+  tipstaff runs apply                                    merge it into your branch
+  tipstaff audit verify                                  prove the log";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "tipstaff", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Print one JSON object (or one per line) on standard output instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command or an agent on a repository, under a warrant
+    Run(Box<RunArgs>),
+    /// Look at runs; apply or discard their changes
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Look at the agents of your org; make your own
+    #[command(subcommand)]
+    Agents(AgentsCommand),
+    /// Carry out queued tasks until told to stop
+    Worker(WorkerArgs),
+    /// Try the sandbox by itself
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
+    /// Read, verify and export the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The keys that seal secrets at rest
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Say what this machine offers and what is missing
+    Doctor,
+    /// Print a completion script for your shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Into this folder; the main page goes to standard output without it
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Measurements for script/bench
+    #[command(subcommand, hide = true)]
+    Bench(BenchCommand),
+}
+
+/// `tipstaff run`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The run's change ends on the branch agent/<role>-task-<id> in quarantine. Nothing of it reaches your repository until \
+`tipstaff runs apply`.
+
+Examples:
+  tipstaff run -- make test
+  tipstaff run --repo ~/code/site --timeout 10m -- npm run build
+  tipstaff run --role reviewer -- cargo test
+  tipstaff run --agent fixer \"make the flaky test reliable\"
+  tipstaff run --dry-run -- true")]
+pub(crate) struct RunArgs {
+    /// The repository: a path, or a URL (https, or http on loopback)
+    #[arg(long, value_name = "PATH|URL", default_value = ".")]
+    pub(crate) repo: std::ffi::OsString,
+    /// The agent to use; see `tipstaff agents list`
+    #[arg(long, value_name = "NAME", conflicts_with = "engine")]
+    pub(crate) agent: Option<String>,
+    /// The engine to use
+    #[arg(long, value_name = "NAME", value_parser = parse_engine)]
+    pub(crate) engine: Option<EngineKind>,
+    /// The role whose template makes the warrant: manager, builder, cloud-engineer, reviewer, refiner, gardener
+    /// [default: the agent's, else builder]
+    #[arg(long, value_name = "ROLE", value_parser = parse_role)]
+    pub(crate) role: Option<AgentRole>,
+    /// What to base on: a branch, tag or commit [default: HEAD]
+    #[arg(long, value_name = "REF")]
+    pub(crate) base: Option<String>,
+    /// How much money the run may spend, in US dollars, above 0 and at most 1000000 [default: the role's]
+    #[arg(long, value_name = "USD", value_parser = parse_budget, allow_negative_numbers = true)]
+    pub(crate) budget: Option<MicroUsd>,
+    /// How long the run may take, from 1s to 24h: 90s, 10m, 1h30m [default: the role's]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_negative_numbers = true)]
+    pub(crate) timeout: Option<u64>,
+    /// A host that the run may reach: api.example.com, *.example.com, with :PORT for a port other than 443
+    #[arg(long, value_name = "HOST", value_parser = parse_host)]
+    pub(crate) allow_host: Vec<tipstaff_model::warrant::HostPattern>,
+    /// Check out submodules that lie in the repository's mirror
+    #[arg(long)]
+    pub(crate) submodules: bool,
+    /// Print the warrant and the compiled rules; run nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Queue the task for `tipstaff worker` and return
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) queue: bool,
+    /// What the agent shall do
+    #[arg(value_name = "PROMPT", conflicts_with = "cmd", required_unless_present = "cmd")]
+    pub(crate) prompt: Option<String>,
+    /// The command and its arguments, after --
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) cmd: Vec<String>,
+}
+
+/// `tipstaff runs …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// The latest runs, newest first
+    List {
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Only runs in this state
+        #[arg(long, value_name = "STATE")]
+        state: Option<tipstaff_model::RunState>,
+    },
+    /// One run: state, warrant, refusals, result
+    Show(RunChoice),
+    /// The change of a run against its base
+    Diff {
+        #[command(flatten)]
+        run: RunChoice,
+        /// Only names and counts
+        #[arg(long)]
+        stat: bool,
+    },
+    /// Bring a run's change into your repository
+    Apply {
+        #[command(flatten)]
+        run: RunChoice,
+        /// Into this repository [default: the one the run was made from]
+        #[arg(long, value_name = "PATH")]
+        repo: Option<PathBuf>,
+        /// Merge into the current branch with a merge commit; this is the default
+        #[arg(long = "no-ff", conflicts_with = "branch")]
+        no_ff: bool,
+        /// Only make a branch; your working tree is not touched. Named as the run's branch unless told otherwise
+        #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+        branch: Option<String>,
+    },
+    /// Throw a run's change away
+    Discard(RunChoice),
+    /// End a run that is under way; its work so far is kept
+    Cancel(RunChoice),
+    /// What the command wrote
+    Logs {
+        #[command(flatten)]
+        run: RunChoice,
+        /// Go on until the run ends
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+/// Which run.
+#[derive(Debug, Args)]
+pub(crate) struct RunChoice {
+    /// A run's id, or its last digits (at least four) [default: the latest run]
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
+}
+
+/// `tipstaff agents …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// All agents of your org
+    List,
+    /// One agent and what its role grants
+    Show {
+        /// The agent's name
+        name: String,
+    },
+    /// Make or change an agent
+    Set {
+        /// Its name: lower-case letters, digits and '-'
+        name: String,
+        /// Its role
+        #[arg(long, value_parser = parse_role)]
+        role: Option<AgentRole>,
+        /// Its engine
+        #[arg(long, value_parser = parse_engine)]
+        engine: Option<EngineKind>,
+        /// Its model
+        #[arg(long)]
+        model: Option<String>,
+        /// Text for the agent
+        #[arg(long)]
+        instructions: Option<String>,
+        /// The command of the `command` engine, after --; the prompt becomes its last argument
+        #[arg(last = true, value_name = "CMD")]
+        cmd: Vec<String>,
+    },
+}
+
+/// `tipstaff worker`
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// How many runs at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) slots: u16,
+    /// End when the queue is empty
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// `tipstaff sandbox …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Run a command in the sandbox and see what an agent would see
+    #[command(after_help = "\
+The command's exit code is passed on; 128 + N when signal N ended it, 3 when the sandbox refused to start.
+With --workspace the folder is /work inside, writable except for --kind refine. Without it /work is empty and goes \
+away at the end.")]
+    Exec {
+        /// The folder to work in
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
+        /// The kind of warrant: refine, review, build, ops
+        #[arg(long, value_name = "KIND", default_value = "build", value_parser = parse_kind)]
+        kind: WarrantKind,
+        /// How long it may take
+        #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_negative_numbers = true)]
+        timeout: Option<u64>,
+        /// A host that it may reach
+        #[arg(long, value_name = "HOST", value_parser = parse_host)]
+        allow_host: Vec<tipstaff_model::warrant::HostPattern>,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        cmd: Vec<std::ffi::OsString>,
+    },
+    /// Try every layer of the sandbox and say whether it holds
+    Probe,
+}
+
+/// `tipstaff audit …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// The latest records
+    List {
+        /// At most this many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+        /// Only records about this: run:ID, warrant:ID …, or the last digits of a run's id
+        #[arg(long, value_name = "SUBJECT")]
+        about: Option<String>,
+    },
+    /// Prove that nothing was changed, reordered or cut off
+    Verify {
+        /// A checkpoint that was exported earlier; the log must contain it
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// Verify an export instead of the database; needs no database at all
+        #[arg(long, value_name = "FILE")]
+        export: Option<PathBuf>,
+        /// The log's public key, for --export [default: the key in the export's first line]
+        #[arg(long, value_name = "VKEY")]
+        key: Option<String>,
+    },
+    /// The whole log as JSON Lines, with what is needed to verify it offline
+    Export {
+        /// Into this file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// The latest signed checkpoint; keep it somewhere else
+    Checkpoint {
+        /// Into this file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+impl AuditCommand {
+    /// Whether it needs no database.
+    pub(crate) const fn is_offline(&self) -> bool {
+        matches!(self, Self::Verify { export: Some(_), .. })
+    }
+}
+
+/// `tipstaff keys …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// The keys of your org's ring and how much each seals
+    List,
+    /// Make a new key and seal everything with it again; safe while runs go on, and goes on where it was interrupted
+    Rotate,
+}
+
+/// `tipstaff bench …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Sandbox start against the same bubblewrap arguments alone
+    Sandbox {
+        /// Rounds
+        #[arg(long, default_value_t = 40)]
+        rounds: u32,
+    },
+    /// A workspace from a warm mirror
+    Workspace {
+        /// The repository
+        #[arg(long)]
+        repo: PathBuf,
+        /// Rounds
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
+    /// Verification of an audit log
+    Audit {
+        /// Records
+        #[arg(long, default_value_t = 200_000)]
+        records: u64,
+    },
+}
+
+fn parse_role(text: &str) -> Result<AgentRole, String> {
+    text.parse().map_err(|error: tipstaff_model::agent::ChoiceError| error.to_string())
+}
+
+fn parse_engine(text: &str) -> Result<EngineKind, String> {
+    text.parse().map_err(|error: tipstaff_model::agent::ChoiceError| error.to_string())
+}
+
+fn parse_kind(text: &str) -> Result<WarrantKind, String> {
+    text.parse().map_err(|error: tipstaff_model::agent::ChoiceError| error.to_string())
+}
+
+fn parse_budget(text: &str) -> Result<MicroUsd, String> {
+    text.parse().map_err(|error: tipstaff_model::money::MoneyError| error.to_string())
+}
+
+fn parse_host(text: &str) -> Result<tipstaff_model::warrant::HostPattern, String> {
+    text.parse().map_err(|error: tipstaff_model::warrant::PatternError| error.to_string())
+}
+
+/// Reads a duration such as `90s`, `10m`, `1h30m`; a bare number is seconds. In milliseconds, one second to one day.
+fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let error = || format!("'{}' is not a time from 1s to 24h; write 90s, 10m or 1h30m", text.escape_debug());
+    let mut total: u64 = 0;
+    let mut number = String::new();
+    let mut last_unit = u64::MAX;
+    if text.is_empty() || text.len() > 20 {
+        return Err(error());
+    }
+    for c in text.chars() {
+        if c.is_ascii_digit() {
+            number.push(c);
+            continue;
+        }
+        let unit = match c {
+            'h' => 3_600_000,
+            'm' => 60_000,
+            's' => 1_000,
+            _ => return Err(error()),
+        };
+        let value: u64 = number.parse().map_err(|_| error())?;
+        if unit >= last_unit {
+            return Err(error());
+        }
+        last_unit = unit;
+        number.clear();
+        total = value.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or_else(error)?;
+    }
+    if !number.is_empty() {
+        if last_unit != u64::MAX {
+            return Err(error());
+        }
+        total = number.parse::<u64>().ok().and_then(|value| value.checked_mul(1_000)).ok_or_else(error)?;
+    }
+    let range = tipstaff_model::warrant::SHORTEST_RUN_MS..=tipstaff_model::warrant::LONGEST_RUN_MS;
+    if range.contains(&total) { Ok(total) } else { Err(error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_exactly_or_refused() {
+        assert_eq!(parse_duration_ms("90s"), Ok(90_000));
+        assert_eq!(parse_duration_ms("1h30m"), Ok(5_400_000));
+        assert_eq!(parse_duration_ms("45"), Ok(45_000));
+        for bad in ["", "0", "0s", "-5", "25h", "1m1h", "1x", "m", "99999999999999999999", "1h 5m", "1m30"] {
+            assert!(parse_duration_ms(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `tipstaff agents`: named profiles.
+
+use crate::cli::AgentsCommand;
+use crate::context::Context;
+use crate::exit::Problem;
+use serde_json::json;
+use std::process::ExitCode;
+use tipstaff_engine::engine;
+use tipstaff_model::agent::agent_name_is_valid;
+use tipstaff_model::{Agent, AgentRole, AuditAction, AuditDraft, EngineKind};
+use tipstaff_store::AgentDraft;
+
+/// The error for an agent that isn't there.
+pub(crate) fn unknown(name: &str) -> anyhow::Error {
+    Problem::usage(
+        "agent-unknown",
+        format!(
+            "there is no agent '{}'; `tipstaff agents list` shows them, `tipstaff agents set` makes one",
+            name.escape_debug()
+        ),
+    )
+}
+
+/// Carries out `tipstaff agents …`.
+pub(crate) async fn agents(command: AgentsCommand, context: Context) -> anyhow::Result<ExitCode> {
+    match command {
+        AgentsCommand::List => list(&context).await,
+        AgentsCommand::Show { name } => {
+            let mut read = context.store.read(context.scope()).await?;
+            let agent = read.agent_get(&name).await?.ok_or_else(|| unknown(&name))?;
+            show(&context, &agent);
+            Ok(ExitCode::SUCCESS)
+        }
+        AgentsCommand::Set { name, role, engine, model, instructions, cmd } => {
+            if !agent_name_is_valid(&name) {
+                let text = format!(
+                    "'{}' can't name an agent: write 1 to 40 of a-z, 0-9 and '-', starting with a letter",
+                    name.escape_debug()
+                );
+                return Err(Problem::usage("agent-name", text));
+            }
+            let mut tx = context.store.begin(context.scope()).await?;
+            let known = tx.agent_get(&name).await?;
+            let command = if cmd.is_empty() {
+                known.as_ref().map(|agent| agent.command.clone()).unwrap_or_default()
+            } else {
+                cmd
+            };
+            let draft = AgentDraft {
+                role: role.or(known.as_ref().map(|agent| agent.role)).unwrap_or(AgentRole::Builder),
+                engine: engine.or(known.as_ref().map(|agent| agent.engine)).unwrap_or(EngineKind::Command),
+                model: model.or_else(|| known.as_ref().and_then(|agent| agent.model.clone())),
+                instructions: instructions
+                    .or_else(|| known.as_ref().map(|agent| agent.instructions.clone()))
+                    .unwrap_or_default(),
+                command,
+                name,
+            };
+            if draft.engine == EngineKind::Command && draft.command.is_empty() {
+                return Err(Problem::usage(
+                    "engine-no-command",
+                    "an agent of the engine 'command' needs one: write it after --",
+                ));
+            }
+            tx.agent_set(&draft).await?;
+            tx.audit_note(
+                AuditDraft::new(
+                    context.principal.actor(),
+                    AuditAction::AgentSet,
+                    format!("agent:{}", draft.name),
+                )
+                .with("role", draft.role)
+                .with("engine", draft.engine),
+            );
+            tx.commit().await?;
+            context.pin_checkpoint().await?;
+            let mut read = context.store.read(context.scope()).await?;
+            let agent = read.agent_get(&draft.name).await?.ok_or_else(|| unknown(&draft.name))?;
+            show(&context, &agent);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn list(context: &Context) -> anyhow::Result<ExitCode> {
+    let mut read = context.store.read(context.scope()).await?;
+    let agents = read.agent_list().await?;
+    if context.output.json {
+        for agent in &agents {
+            context.output.object(agent);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if agents.is_empty() {
+        context.output.note("no agents yet; make one: tipstaff agents set NAME --role ROLE -- CMD");
+    } else {
+        let rows: Vec<Vec<String>> = agents
+            .iter()
+            .map(|agent| {
+                vec![
+                    agent.name.clone(),
+                    agent.role.to_string(),
+                    agent.engine.to_string(),
+                    agent.command.join(" "),
+                ]
+            })
+            .collect();
+        context.output.table(&["NAME", "ROLE", "ENGINE", "COMMAND"], &rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(context: &Context, agent: &Agent) {
+    let template = agent.role.template();
+    let output = &context.output;
+    if output.json {
+        output.object(&json!({
+            "agent": agent,
+            "grants": {
+                "kind": template.kind, "exec": template.exec, "write": template.write, "protected": template.protected,
+                "budget_micro_usd": template.budget, "limits": template.limits,
+            },
+        }));
+        return;
+    }
+    let list = |patterns: &[tipstaff_model::warrant::PathPattern]| match patterns {
+        [] => "nothing".to_owned(),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+    };
+    let rows = [
+        ("name", agent.name.clone()),
+        ("role", agent.role.to_string()),
+        ("engine", format!("{}: {}", agent.engine, engine(agent.engine).summary())),
+        ("model", agent.model.clone().unwrap_or_else(|| "-".to_owned())),
+        ("command", agent.command.join(" ")),
+        ("instructions", agent.instructions.clone()),
+        (
+            "warrant",
+            format!("{}, {}", template.kind, if template.exec { "may execute" } else { "executes nothing" }),
+        ),
+        ("may change", list(&template.write)),
+        ("never", list(&template.protected)),
+        ("budget", template.budget.to_string()),
+        ("time", crate::output::span(template.limits.wall_ms)),
+    ];
+    for (name, value) in rows {
+        output.line(&format!("{name:<13} {}", crate::watch::plain(&value)));
+    }
+}

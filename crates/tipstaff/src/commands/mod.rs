@@ -1,0 +1,11 @@
+//! One file per command.
+
+pub(crate) mod agents;
+pub(crate) mod audit;
+pub(crate) mod bench;
+pub(crate) mod doctor;
+pub(crate) mod keys;
+pub(crate) mod run;
+pub(crate) mod runs;
+pub(crate) mod sandbox;
+pub(crate) mod worker;

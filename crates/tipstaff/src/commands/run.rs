@@ -1,0 +1,298 @@
+//! `tipstaff run`: a command or an agent on a repository, under a warrant.
+
+use crate::begin::{base_branch, begin, repository_name, source_of, source_text, warrant_of};
+use crate::cli::RunArgs;
+use crate::context::Context;
+use crate::exit::Problem;
+use crate::output::{Tone, span};
+use crate::watch::Live;
+use serde_json::json;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tipstaff_broker::{Dirty, Mirror, Source};
+use tipstaff_engine::{EngineRequest, engine};
+use tipstaff_model::{
+    AgentRole, AuditAction, AuditDraft, EngineKind, ExitReason, RunId, RunState, RunSummary, TaskId,
+    TaskSpec, Warrant,
+};
+use tipstaff_runner::{Cancel, Runner, SandboxRules, compile_spec};
+use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
+use tipstaff_store::{LEASE_MS, RepositoryKind, TaskDraft};
+
+/// How often a queued task is tried when its worker dies.
+const ATTEMPTS: u32 = 3;
+
+/// Carries out `tipstaff run`.
+pub(crate) async fn run(arguments: RunArgs, context: Context) -> anyhow::Result<ExitCode> {
+    let runner = context.runner().await?;
+    let (task, source, mirror) = prepare(&arguments, &context, &runner).await?;
+    if arguments.dry_run {
+        return dry_run(&context, &runner, &task);
+    }
+    let (kind, text) = match &source {
+        Source::Local(_) => (RepositoryKind::Local, source_text(&source)),
+        Source::Remote(_) => (RepositoryKind::Url, source_text(&source)),
+    };
+
+    let mut tx = context.store.begin(context.scope()).await?;
+    let mut task = task;
+    task.repository = repository_name(&mut tx, &source, &text).await?;
+    let repository = tx.repository_set(&task.repository, kind, &text).await?;
+    let max_attempts = if arguments.queue { ATTEMPTS } else { 1 };
+    let draft = TaskDraft {
+        repository: Some(repository),
+        kind: "run".to_owned(),
+        spec: task.clone(),
+        dedup_key: None,
+        max_attempts,
+        run_at: None,
+    };
+    let id = tx.task_add(draft).await?.id();
+    tx.audit_note(
+        AuditDraft::new(context.principal.actor(), AuditAction::TaskAdded, format!("task:{id}"))
+            .with("repository", &task.repository)
+            .with("role", task.role)
+            .with("engine", task.engine)
+            .with("base", &task.base_commit),
+    );
+    if arguments.queue {
+        tx.commit().await?;
+        context.pin_checkpoint().await?;
+        if context.output.json {
+            context.output.object(&json!({ "task": id, "state": RunState::Queued }));
+        } else {
+            context.output.line(&format!("task {} is queued; `tipstaff worker` carries it out", id.short()));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lease = tx.task_claim(id, &context.worker_name(), LEASE_MS).await?;
+    let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
+    let cancel = Cancel::default();
+    listen_for_signals(&context, &cancel);
+    let begun = begin(&context, tx, lease, task, mirror, cancel).await?;
+    let warrant = begun.job.warrant.warrant.clone();
+    announce(&context, &warrant, begun.run);
+    let live = Arc::new(Live::new(context.output));
+    let outcome = runner.carry_out(begun.job, begun.control, live).await;
+    context.pin_checkpoint().await?;
+    let outcome = outcome?;
+    let mut read = context.store.read(context.scope()).await?;
+    let summary = read.run_summary(begun.run).await?;
+    let summary = summary.ok_or_else(|| Problem::failed("run-unknown", "the run vanished from the store"))?;
+    tell(&context, &summary);
+    Ok(ExitCode::from(if outcome.state == RunState::Done { 0 } else { outcome.reason.exit_code().max(1) }))
+}
+
+/// Reads the arguments into a task: repository, pinned base, role, engine, command.
+async fn prepare(
+    arguments: &RunArgs,
+    context: &Context,
+    runner: &Runner,
+) -> anyhow::Result<(TaskSpec, Source, Mirror)> {
+    let chosen = choose(arguments, context).await?;
+    let source = source_of(&arguments.repo)?;
+    let mirror = runner.mirrors(context.scope().org())?.open(&source).await?;
+    let pinned = mirror.pin(arguments.base.as_deref()).await?;
+    if let Source::Local(_) = &source
+        && let Dirty::Files(count) = mirror.inspect().await?.dirty
+        && arguments.base.is_none()
+    {
+        context.output.warn(&format!(
+            "{count} uncommitted file{} of {source} {} not part of this run; it starts from the commit {}",
+            if count == 1 { "" } else { "s" },
+            if count == 1 { "is" } else { "are" },
+            pinned.commit.short()
+        ));
+    }
+    let template = chosen.role.template();
+    let base = match &pinned.branch {
+        Some(branch) => Some(format!("refs/heads/{branch}")),
+        None => arguments.base.clone(),
+    };
+    let task = TaskSpec {
+        repository: source.repository_name(),
+        source: source_text(&source),
+        base,
+        base_commit: pinned.commit,
+        role: chosen.role,
+        engine: chosen.engine,
+        agent: arguments.agent.clone(),
+        argv: chosen.command,
+        prompt: arguments.prompt.clone(),
+        budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
+        timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
+        allow_hosts: arguments.allow_host.iter().map(ToString::to_string).collect(),
+        submodules: arguments.submodules,
+        lfs: false,
+    };
+    Ok((task, source, mirror))
+}
+
+struct Chosen {
+    role: AgentRole,
+    engine: EngineKind,
+    command: Vec<String>,
+}
+
+async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen> {
+    let agent = match &arguments.agent {
+        None => None,
+        Some(name) => {
+            let mut read = context.store.read(context.scope()).await?;
+            Some(read.agent_get(name).await?.ok_or_else(|| crate::commands::agents::unknown(name))?)
+        }
+    };
+    let engine_kind =
+        arguments.engine.or(agent.as_ref().map(|agent| agent.engine)).unwrap_or(EngineKind::Command);
+    let role = arguments.role.or(agent.as_ref().map(|agent| agent.role)).unwrap_or(AgentRole::Builder);
+    let command = match &agent {
+        Some(agent) if arguments.cmd.is_empty() => agent.command.clone(),
+        _ => arguments.cmd.clone(),
+    };
+    if command.is_empty() && arguments.agent.is_none() {
+        return Err(Problem::usage(
+            "agent-missing",
+            "a prompt needs an agent: choose one with --agent NAME (see `tipstaff agents list`), or give a command after --",
+        ));
+    }
+    // What makes no command line is refused before anything is accepted.
+    let request = EngineRequest { command: &command, prompt: arguments.prompt.as_deref(), model: None };
+    engine(engine_kind)
+        .invocation(&request)
+        .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
+    Ok(Chosen { role, engine: engine_kind, command })
+}
+
+/// The first Ctrl-C or SIGTERM ends the run and keeps its work; the second one ends this program at once.
+fn listen_for_signals(context: &Context, cancel: &Cancel) {
+    let (output, cancel) = (context.output, cancel.clone());
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if cancel.is_cancelled() {
+                std::process::exit(130);
+            }
+            output.note("ending the run and keeping its work; once more to leave at once");
+            cancel.cancel();
+        }
+    });
+}
+
+fn announce(context: &Context, warrant: &Warrant, run: RunId) {
+    let output = &context.output;
+    let repository = warrant.repositories.first();
+    let base = repository.map_or("", |grant| grant.base.short());
+    let name = repository.map(|grant| grant.name.to_string()).unwrap_or_default();
+    let branch = warrant.push_ref().map_or("no push", |reference| reference.short());
+    let hosts = match warrant.egress.as_slice() {
+        [] => "no network".to_owned(),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    output.note(&format!(
+        "run {} as {}: {name}@{base} -> {branch}",
+        output.tone_err(Tone::Bold, &run.short()),
+        warrant.role
+    ));
+    output.note(&format!(
+        "warrant {}: {}, {hosts}, budget {}, {}",
+        warrant.id.short(),
+        warrant.kind,
+        warrant.budget,
+        span(warrant.limits.wall_ms)
+    ));
+}
+
+/// The end of a run, for people or for programs.
+pub(crate) fn tell(context: &Context, summary: &RunSummary) {
+    let output = &context.output;
+    if output.json {
+        output.object(summary);
+        return;
+    }
+    if let Some(error) = &summary.error {
+        output.error(error);
+    }
+    let reason = summary.exit_reason.filter(|reason| *reason != ExitReason::Completed);
+    let tone = if summary.state == RunState::Done { Tone::Good } else { Tone::Bad };
+    output.note(&format!(
+        "{}{} after {}: {} file{} changed, +{} -{}{}",
+        output.tone_err(tone, summary.state.as_str()),
+        reason.map(|reason| format!(" ({reason})")).unwrap_or_default(),
+        span(summary.duration_ms),
+        summary.files_changed,
+        if summary.files_changed == 1 { "" } else { "s" },
+        summary.additions,
+        summary.deletions,
+        match summary.refusals.len() {
+            0 => String::new(),
+            count => format!(", {count} refused"),
+        }
+    ));
+    if let Some(branch) = &summary.branch {
+        let id = summary.run.short();
+        output.note(&format!(
+            "the change waits on {branch}: tipstaff runs diff {id} | apply {id} | discard {id}"
+        ));
+    }
+}
+
+/// Prints the warrant and what it compiles to; starts nothing and stores nothing.
+fn dry_run(context: &Context, runner: &Runner, task: &TaskSpec) -> anyhow::Result<ExitCode> {
+    let run = RunId::new(context.clock.as_ref(), context.entropy.as_ref());
+    let id = TaskId::new(context.clock.as_ref(), context.entropy.as_ref());
+    let warrant = warrant_of(context, task, (id, run))?;
+    let request = EngineRequest { command: &task.argv, prompt: task.prompt.as_deref(), model: None };
+    let invocation = engine(task.engine).invocation(&request)?;
+    let rules = SandboxRules {
+        identity: RunIdentity::acquire(runner.identities())?,
+        workspace: Workspace::Empty,
+        grants: runner.grants().to_vec(),
+        read_only_mounts: Vec::new(),
+        env: invocation.env,
+        argv: invocation.argv.into_iter().map(Into::into).collect(),
+        stdio: StdioPolicy::PIPED_OUTPUT,
+    };
+    let plan = runner.sandbox().plan(&compile_spec(&warrant, rules))?;
+    let list = |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
+    let broker = json!({
+        "read": list(warrant.repositories.iter().map(|grant| format!("{} at {}", grant.name, grant.base)).collect()),
+        "base_branch": base_branch(task),
+        "push": warrant.push_grant().map_or_else(
+            || "nothing".to_owned(),
+            |grant| format!("{} of {}, fast-forward only, on top of the base", grant.reference, grant.repository)
+        ),
+        "paths": { "write": warrant.paths.write, "protected": warrant.paths.protected },
+        "push_bounds": {
+            "bytes": warrant.limits.push_bytes, "objects": warrant.limits.push_objects, "files": warrant.limits.push_files
+        },
+        "hosts": list(warrant.egress.iter().map(ToString::to_string).collect()),
+        "models": list(warrant.models.iter().map(|grant| format!("{}/{}", grant.provider, grant.model)).collect()),
+        "refused": "everything else",
+    });
+    if context.output.json {
+        context.output.object(&json!({ "warrant": warrant, "sandbox": plan, "broker": broker }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let output = &context.output;
+    output.line(&output.tone(Tone::Bold, "The warrant"));
+    output.line(&serde_json::to_string_pretty(&warrant)?);
+    output.line("");
+    output.line(&output.tone(Tone::Bold, "The sandbox it compiles to"));
+    output.raw(&plan.to_string());
+    output.line("");
+    output.line(&output.tone(Tone::Bold, "What the broker lets through"));
+    for (key, value) in broker.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        output.line(&format!("  {key:<12} {text}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,534 @@
+//! `tipstaff runs`: looking at runs, and deciding what becomes of their changes.
+
+use crate::begin::source_from;
+use crate::cli::{RunChoice, RunsCommand};
+use crate::context::{Context, git};
+use crate::exit::Problem;
+use crate::output::{Tone, span, time};
+use crate::watch::plain;
+use anyhow::Context as _;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tipstaff_broker::{Color, Quarantine, Source};
+use tipstaff_model::{AuditAction, AuditDraft, EventKind, RefName, RunState};
+use tipstaff_runner::{Applied, Applier, ApplyError};
+use tipstaff_seal::scrub::{Colours, scrub_terminal};
+use tipstaff_store::{Event, Run, RunDecision, RunFound, Task, TaskCancel, Topic};
+
+/// Events that are read at once.
+const PAGE: u32 = 500;
+/// How far back the end of an id is looked for.
+const SEARCHED: u32 = 10_000;
+
+/// Carries out `tipstaff runs …`.
+pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Result<ExitCode> {
+    match command {
+        RunsCommand::List { limit, state } => list(&context, limit, state).await,
+        RunsCommand::Show(choice) => show(&context, &choice).await,
+        RunsCommand::Diff { run, stat } => diff(&context, &run, stat).await,
+        RunsCommand::Apply { run, repo, no_ff: _, branch } => apply(&context, &run, repo, branch).await,
+        RunsCommand::Discard(choice) => discard(&context, &choice).await,
+        RunsCommand::Cancel(choice) => cancel(&context, &choice).await,
+        RunsCommand::Logs { run, follow } => logs(&context, &run, follow).await,
+    }
+}
+
+/// The run that a person means.
+async fn find(context: &Context, choice: &RunChoice) -> anyhow::Result<(Run, Task)> {
+    let mut read = context.store.read(context.scope()).await?;
+    let unknown = |text: &str| {
+        Problem::usage(
+            "run-unknown",
+            format!("there is no run '{}'; `tipstaff runs list` shows them", text.escape_debug()),
+        )
+    };
+    let run = match choice.run.as_deref() {
+        None => {
+            let latest = read.run_list(None, 1).await?.into_iter().next();
+            latest.ok_or_else(|| {
+                Problem::usage("run-unknown", "there are no runs yet; `tipstaff run` makes one")
+            })?
+        }
+        Some(text) => {
+            let hex = text.len() >= 4 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+            if !hex {
+                return Err(unknown(text));
+            }
+            let text = text.to_ascii_lowercase();
+            match read.run_find(&text).await? {
+                RunFound::One(id) => read.run_get(id).await?.ok_or_else(|| unknown(&text))?,
+                RunFound::Several => {
+                    return Err(Problem::usage(
+                        "run-ambiguous",
+                        format!("several runs end in {text}; give more of the id"),
+                    ));
+                }
+                RunFound::None => {
+                    let all = read.run_list(None, SEARCHED).await?;
+                    let mut fitting = all.into_iter().filter(|run| run.id.to_string().ends_with(&text));
+                    match (fitting.next(), fitting.next()) {
+                        (Some(one), None) => one,
+                        (Some(_), Some(_)) => {
+                            return Err(Problem::usage(
+                                "run-ambiguous",
+                                format!("several runs end in {text}; give more of the id"),
+                            ));
+                        }
+                        _ => return Err(unknown(&text)),
+                    }
+                }
+            }
+        }
+    };
+    let task = read.task_get(run.task).await?;
+    let task = task.ok_or_else(|| Problem::failed("task-unknown", "the run's task is not in the store"))?;
+    Ok((run, task))
+}
+
+async fn list(context: &Context, limit: u32, state: Option<RunState>) -> anyhow::Result<ExitCode> {
+    let mut read = context.store.read(context.scope()).await?;
+    let wanted = usize::try_from(limit)?;
+    let (mut rows, mut before) = (Vec::new(), None);
+    while rows.len() < wanted {
+        let page = read.run_list(before, limit.clamp(50, 1000)).await?;
+        let Some(last) = page.last() else { break };
+        before = Some(last.id);
+        for run in page.into_iter().filter(|run| state.is_none_or(|state| run.state == state)) {
+            let task = read.task_get(run.task).await?;
+            rows.push((run, task));
+        }
+    }
+    rows.truncate(wanted);
+    if context.output.json {
+        for (run, task) in &rows {
+            let summary = read.run_summary(run.id).await?;
+            let mut value = serde_json::to_value(&summary)?;
+            value["repository"] = json!(task.as_ref().map(|task| &task.spec.repository));
+            value["role"] = json!(task.as_ref().map(|task| task.spec.role));
+            value["started_at"] = json!(run.started_at);
+            value["attempt"] = json!(run.attempt);
+            value["decision"] = json!(run.decision.map(decision_word));
+            context.output.object(&value);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if rows.is_empty() {
+        context.output.note("no runs; `tipstaff run -- CMD` makes one");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|(run, task)| {
+            let spec = task.as_ref().map(|task| &task.spec);
+            let what = spec
+                .map(|spec| spec.prompt.clone().unwrap_or_else(|| spec.argv.join(" ")))
+                .unwrap_or_default();
+            let state = match run.exit_reason.filter(|_| run.state != RunState::Done) {
+                Some(reason) => format!("{} ({reason})", run.state),
+                None => run.state.to_string(),
+            };
+            vec![
+                run.id.short(),
+                time(run.started_at),
+                run.ended_at.map_or_else(
+                    || "-".to_owned(),
+                    |end| span(u64::try_from(end - run.started_at).unwrap_or(0)),
+                ),
+                state,
+                spec.map(|spec| spec.repository.to_string()).unwrap_or_default(),
+                format!("{} +{} -{}", run.files_changed, run.additions, run.deletions),
+                run.decision.map(decision_word).unwrap_or_default().to_owned(),
+                plain(&what).chars().map(|c| if c == '\n' { ' ' } else { c }).take(60).collect(),
+            ]
+        })
+        .collect();
+    context.output.table(
+        &["RUN", "STARTED (UTC)", "TOOK", "STATE", "REPOSITORY", "CHANGE", "DECISION", "WHAT"],
+        &cells,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+const fn decision_word(decision: RunDecision) -> &'static str {
+    match decision {
+        RunDecision::Applied => "applied",
+        RunDecision::Discarded => "discarded",
+    }
+}
+
+async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode> {
+    let (run, task) = find(context, choice).await?;
+    let mut read = context.store.read(context.scope()).await?;
+    let warrants = read.warrant_list_of_run(run.id).await?;
+    let summary = read.run_summary(run.id).await?;
+    drop(read);
+    let stat = match (&run.branch, run.commit.is_some() && run.decision != Some(RunDecision::Discarded)) {
+        (Some(branch), true) => Some(quarantine(context, &run).await?.diffstat(branch).await?),
+        _ => None,
+    };
+    let files = stat.as_ref().map(|stat| &stat.files);
+    let signed = warrants.first();
+    if context.output.json {
+        let names: Option<Vec<String>> = files
+            .map(|files| files.iter().map(|file| String::from_utf8_lossy(&file.path).into_owned()).collect());
+        context.output.object(&json!({
+            "summary": summary, "task": task.spec, "attempt": run.attempt, "decision": run.decision.map(decision_word),
+            "started_at": run.started_at, "ended_at": run.ended_at, "host": run.host, "files": names,
+            "warrant": signed.map(|one| &one.signed.warrant), "digest": signed.map(|one| one.signed.digest),
+            "revoked_at": signed.and_then(|one| one.revoked_at),
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let output = &context.output;
+    let line = |name: &str, value: &str| {
+        output.line(&format!("{} {}", output.tone(Tone::Bold, &format!("{name:<12}")), plain(value)))
+    };
+    line("run", &run.id.to_string());
+    let reason = run.exit_reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    line("state", &format!("{}{reason}", run.state));
+    if let Some(error) = &run.error {
+        line("error", error);
+    }
+    line("what", &task.spec.prompt.clone().unwrap_or_else(|| task.spec.argv.join(" ")));
+    line("repository", &format!("{} from {}", task.spec.repository, task.spec.source));
+    line(
+        "base",
+        &format!(
+            "{}{}",
+            task.spec.base_commit,
+            task.spec.base.as_ref().map(|base| format!(" ({base})")).unwrap_or_default()
+        ),
+    );
+    line("role", &format!("{}, engine {}", task.spec.role, task.spec.engine));
+    line("started", &format!("{} on {}, attempt {}", time(run.started_at), run.host, run.attempt));
+    if let Some(end) = run.ended_at {
+        line("took", &span(u64::try_from(end - run.started_at).unwrap_or(0)));
+    }
+    if let Some(code) = run.exit_code {
+        line("exit code", &code.to_string());
+    }
+    line(
+        "cost",
+        &format!("{}, {} tokens", tipstaff_model::MicroUsd::from_micro(run.cost_micro_usd), run.tokens),
+    );
+    if let Some(one) = signed {
+        let grant = &one.signed.warrant;
+        line("warrant", &format!("{} {} sha256:{}", grant.id, grant.kind, one.signed.digest));
+        line(
+            "",
+            &format!(
+                "budget {}, {}, {} hosts, until {}",
+                grant.budget,
+                span(grant.limits.wall_ms),
+                grant.egress.len(),
+                time(grant.expires_at)
+            ),
+        );
+        if let Some(at) = one.revoked_at {
+            line("", &format!("out of force since {}", time(at)));
+        }
+    }
+    match (&run.branch, &run.commit) {
+        (Some(branch), Some(commit)) => line("branch", &format!("{} at {commit}", branch.short())),
+        _ => line("branch", "none: nothing was pushed"),
+    }
+    line("change", &format!("{} files, +{} -{}", run.files_changed, run.additions, run.deletions));
+    for file in files.into_iter().flatten() {
+        let name = tipstaff_seal::scrub::scrub_name(&file.path);
+        let counts =
+            file.lines.map_or_else(|| "binary".to_owned(), |(added, deleted)| format!("+{added} -{deleted}"));
+        line("", &format!("{counts:>12}  {name}"));
+    }
+    for refusal in summary.iter().flat_map(|summary| &summary.refusals) {
+        line("refused", &format!("{} ({}): {}", refusal.wanted, refusal.rule, refusal.why));
+        line("", refusal.rule.next_step());
+    }
+    if let Some(decision) = run.decision {
+        line("decision", decision_word(decision));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The result of a run, which must be there and not be thrown away.
+async fn quarantine(context: &Context, run: &Run) -> anyhow::Result<Quarantine> {
+    if run.decision == Some(RunDecision::Discarded) {
+        return Err(Problem::usage(
+            "run-discarded",
+            format!("the change of run {} was discarded", run.id.short()),
+        ));
+    }
+    let git = git(&context.env, &context.layout).await?;
+    let opened = Quarantine::open(git, &context.layout.result(run.id)).await;
+    opened.with_context(|| {
+        format!("the result of run {} is not on this machine ({})", run.id.short(), run.host)
+    })
+}
+
+fn branch_of(run: &Run) -> anyhow::Result<&RefName> {
+    match (&run.branch, &run.commit) {
+        (Some(branch), Some(_)) => Ok(branch),
+        _ => Err(Problem::usage(
+            "run-without-change",
+            format!("run {} changed nothing that was pushed", run.id.short()),
+        )),
+    }
+}
+
+async fn diff(context: &Context, choice: &RunChoice, stat: bool) -> anyhow::Result<ExitCode> {
+    let (run, _) = find(context, choice).await?;
+    if run.decision == Some(RunDecision::Discarded) {
+        return Err(Problem::usage(
+            "run-discarded",
+            format!("the change of run {} was discarded", run.id.short()),
+        ));
+    }
+    let Ok(branch) = branch_of(&run) else {
+        context.output.note(&format!("run {} changed nothing", run.id.short()));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let quarantine = quarantine(context, &run).await?;
+    if stat || context.output.json {
+        let stat = quarantine.diffstat(branch).await?;
+        if context.output.json {
+            for file in &stat.files {
+                context.output.object(&json!({
+                    "path": String::from_utf8_lossy(&file.path),
+                    "additions": file.lines.map(|(added, _)| added), "deletions": file.lines.map(|(_, deleted)| deleted),
+                }));
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        for file in &stat.files {
+            let counts = file
+                .lines
+                .map_or_else(|| "binary".to_owned(), |(added, deleted)| format!("+{added} -{deleted}"));
+            context.output.line(&format!("{counts:>12}  {}", tipstaff_seal::scrub::scrub_name(&file.path)));
+        }
+        context
+            .output
+            .line(&format!("{} files, +{} -{}", stat.files_changed, stat.additions, stat.deletions));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let colours = context.output.colours();
+    let patch = quarantine.diff(branch, if colours { Color::Always } else { Color::Never }).await?;
+    // The content is an agent's: on a terminal it is made harmless; a pipe gets the bytes, so that the patch applies.
+    if colours || std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        let keep = if colours { Colours::Keep } else { Colours::Remove };
+        context.output.raw(&scrub_terminal(&patch, keep));
+    } else {
+        context.output.bytes(&patch);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn apply(
+    context: &Context,
+    choice: &RunChoice,
+    repo: Option<PathBuf>,
+    branch: Option<String>,
+) -> anyhow::Result<ExitCode> {
+    let (run, task) = find(context, choice).await?;
+    if !run.state.is_final() {
+        return Err(Problem::usage(
+            "run-going-on",
+            format!("run {} is {}; wait for its end", run.id.short(), run.state),
+        ));
+    }
+    let quarantine = quarantine(context, &run).await?;
+    let reference = branch_of(&run)?;
+    let target = match &repo {
+        Some(path) => crate::begin::source_of(path.as_os_str())?,
+        None => source_from(&task.spec.source)?,
+    };
+    let Source::Local(local) = &target else {
+        let text = "the run was made from a URL; name a clone of it with --repo PATH";
+        return Err(Problem::usage("apply-needs-repository", text));
+    };
+    let applier = Applier::new(git(&context.env, &context.layout).await?);
+    let applied = match &branch {
+        Some(name) => {
+            let wanted = if name.is_empty() {
+                reference.clone()
+            } else {
+                RefName::branch(name).map_err(|error| Problem::usage("branch-name", error.to_string()))?
+            };
+            applier.branch(&quarantine, reference, &target, &wanted).await
+        }
+        None => {
+            let login = context.env.user.clone().unwrap_or_else(|| "person".to_owned());
+            let person =
+                applier.person(local, context.env.user_home.as_deref(), &login).await.map_err(told)?;
+            let message = merge_message(context, &run, reference).await?;
+            applier.merge(&quarantine, reference, &target, &person, &message).await
+        }
+    };
+    let applied = applied.map_err(told)?;
+    let mut tx = context.store.begin(context.scope()).await?;
+    tx.run_decide(run.id, RunDecision::Applied).await?;
+    let mut draft =
+        AuditDraft::new(context.principal.actor(), AuditAction::RunApplied, format!("run:{}", run.id));
+    let said = match &applied {
+        Applied::Merged(commit) => {
+            draft = draft.with("merge", commit);
+            format!("merged into {} as {}", local.root.display(), commit.short())
+        }
+        Applied::Branch(branch) => {
+            draft = draft.with("branch", branch);
+            format!(
+                "{} is now the branch {}; your working tree was not touched",
+                run.id.short(),
+                branch.short()
+            )
+        }
+        Applied::AlreadyThere => "it was there already".to_owned(),
+    };
+    if applied != Applied::AlreadyThere {
+        tx.audit_note(draft);
+    }
+    tx.commit().await?;
+    context.pin_checkpoint().await?;
+    if context.output.json {
+        let (kind, what) = match &applied {
+            Applied::Merged(commit) => ("merged", commit.to_string()),
+            Applied::Branch(branch) => ("branch", branch.short().to_owned()),
+            Applied::AlreadyThere => ("already_there", String::new()),
+        };
+        context.output.object(&json!({ "run": run.id, "applied": kind, "result": what }));
+    } else {
+        context.output.line(&said);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(error: ApplyError) -> anyhow::Error {
+    match error {
+        ApplyError::Runner(error) => error.into(),
+        other => Problem::failed(other.code(), other.to_string()),
+    }
+}
+
+async fn merge_message(context: &Context, run: &Run, reference: &RefName) -> anyhow::Result<String> {
+    let mut read = context.store.read(context.scope()).await?;
+    let digest = read.warrant_list_of_run(run.id).await?.first().map(|one| one.signed.digest.to_string());
+    let trailer = digest.map(|digest| format!("\nTipstaff-Warrant: sha256:{digest}")).unwrap_or_default();
+    Ok(format!("Merge branch '{}'\n\nTipstaff-Run: {}{trailer}", reference.short(), run.id))
+}
+
+async fn discard(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode> {
+    let (run, _) = find(context, choice).await?;
+    if !run.state.is_final() {
+        let text = format!(
+            "run {} is {}; end it first: `tipstaff runs cancel {}`",
+            run.id.short(),
+            run.state,
+            run.id.short()
+        );
+        return Err(Problem::usage("run-going-on", text));
+    }
+    if run.decision == Some(RunDecision::Discarded) {
+        return Err(Problem::usage(
+            "run-discarded",
+            format!("the change of run {} was discarded already", run.id.short()),
+        ));
+    }
+    // First the decision, then the files: a crash in between leaves files that nobody reaches any more.
+    let mut tx = context.store.begin(context.scope()).await?;
+    tx.run_decide(run.id, RunDecision::Discarded).await?;
+    tx.audit_note(AuditDraft::new(
+        context.principal.actor(),
+        AuditAction::RunDiscarded,
+        format!("run:{}", run.id),
+    ));
+    tx.commit().await?;
+    let path = context.layout.result(run.id);
+    remove(&path).with_context(|| format!("{} can't be removed", path.display()))?;
+    context.pin_checkpoint().await?;
+    if context.output.json {
+        context.output.object(&json!({ "run": run.id, "discarded": true }));
+    } else {
+        context.output.line(&format!("the change of run {} is gone", run.id.short()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    tipstaff_sandbox::remove_tree(path)
+}
+
+async fn cancel(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode> {
+    let (run, _) = find(context, choice).await?;
+    let mut tx = context.store.begin(context.scope()).await?;
+    let answer = tx.task_cancel(run.task).await?;
+    if run.state.is_final() && !matches!(answer, Some(TaskCancel::Cancelled | TaskCancel::Requested)) {
+        return Err(Problem::usage("run-ended", format!("run {} has ended: {}", run.id.short(), run.state)));
+    }
+    tx.audit_note(AuditDraft::new(
+        context.principal.actor(),
+        AuditAction::RunCancelRequested,
+        format!("run:{}", run.id),
+    ));
+    tx.commit().await?;
+    context.pin_checkpoint().await?;
+    if context.output.json {
+        context.output.object(&json!({ "run": run.id, "cancel_requested": true }));
+    } else {
+        context.output.line(&format!("run {} ends within seconds; its work so far is kept", run.id.short()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn logs(context: &Context, choice: &RunChoice, follow: bool) -> anyhow::Result<ExitCode> {
+    let (run, _) = find(context, choice).await?;
+    let mut news = context.store.subscribe(Topic::Run);
+    let mut after = 0;
+    loop {
+        let mut read = context.store.read(context.scope()).await?;
+        let ended = read.run_get(run.id).await?.is_none_or(|run| run.state.is_final());
+        loop {
+            let page = read.event_list(run.id, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for event in &page {
+                write_event(context, event);
+            }
+        }
+        drop(read);
+        if ended || !follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        news.wait(500).await;
+    }
+}
+
+fn write_event(context: &Context, event: &Event) {
+    let output = &context.output;
+    if output.json {
+        output.object(&json!({ "seq": event.seq, "at": event.at, "kind": event.kind, "body": event.body }));
+        return;
+    }
+    let field =
+        |name: &str| event.body.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+    match event.kind {
+        EventKind::Stdout | EventKind::Agent => {
+            let text = field("text");
+            output.raw(&if output.colours() { text } else { plain(&text) });
+        }
+        EventKind::Stderr => {
+            let text = field("text");
+            output.err(&if output.colours() { text } else { plain(&text) });
+        }
+        EventKind::State => output.note(&format!("{} {}", time(event.at), field("state"))),
+        EventKind::Refusal => output.note(&format!(
+            "refused {} ({}): {}",
+            plain(&field("wanted")),
+            field("rule"),
+            plain(&field("why"))
+        )),
+        EventKind::Notice => output.note(&plain(&field("text"))),
+        EventKind::Push | EventKind::Files => output.note(&plain(&event.body.to_string())),
+    }
+}

@@ -1,0 +1,145 @@
+//! The control plane of one machine: the port that runner and broker speak to, over the store, fenced by the lease.
+
+use std::sync::Arc;
+use tipstaff_model::run::RunUpdate;
+use tipstaff_model::{
+    AuditAction, AuditDraft, AuditOutcome, BoxFuture, Clock, ControlPlane, ControlPlaneError, EventDraft,
+    EventKind, Heartbeat, Refusal, RunState,
+};
+use tipstaff_store::{LEASE_MS, Lease, OrgTx, Store, StoreError};
+
+/// The control plane for one lease.
+pub(crate) struct LocalControlPlane {
+    store: Store,
+    lease: Lease,
+    clock: Arc<dyn Clock>,
+}
+
+impl LocalControlPlane {
+    /// Speaks for `lease`.
+    pub(crate) fn new(store: Store, lease: Lease, clock: Arc<dyn Clock>) -> Self {
+        Self { store, lease, clock }
+    }
+
+    fn actor(&self) -> String {
+        format!("run:{}", self.lease.run())
+    }
+
+    async fn begin(&self) -> Result<OrgTx, ControlPlaneError> {
+        let mut tx = self.store.begin(self.lease.scope()).await.map_err(told)?;
+        tx.lease_guard(&self.lease).await.map_err(told)?;
+        Ok(tx)
+    }
+
+    async fn update(&self, update: RunUpdate) -> Result<(), ControlPlaneError> {
+        let mut tx = self.begin().await?;
+        tx.run_update(&self.lease, &update).await.map_err(told)?;
+        if let Some(state) = update.state {
+            let (at, run) = (self.clock.wall_ms(), self.lease.run());
+            let mut body = serde_json::json!({ "state": state.as_str() });
+            let mut draft =
+                AuditDraft::new(self.actor(), AuditAction::RunState, format!("run:{run}")).with("to", state);
+            if let Some(reason) = update.exit_reason {
+                body["reason"] = reason.as_str().into();
+                draft = draft.with("reason", reason);
+            }
+            tx.event_add(&self.lease, &[EventDraft { kind: EventKind::State, at, body }])
+                .await
+                .map_err(told)?;
+            tx.audit_note(draft);
+            if state.is_final() {
+                tx.warrant_revoke_run(run).await.map_err(told)?;
+                tx.audit_note(decided(&update, run, state));
+            }
+        }
+        tx.commit().await.map_err(told)
+    }
+}
+
+/// The verdict on a run, with what it stands on.
+fn decided(update: &RunUpdate, run: tipstaff_model::RunId, state: RunState) -> AuditDraft {
+    let outcome = match state {
+        RunState::Done => AuditOutcome::Ok,
+        _ => AuditOutcome::Failed,
+    };
+    let mut draft = AuditDraft::new("system", AuditAction::RunDecided, format!("run:{run}"))
+        .outcome(outcome)
+        .with("state", state);
+    if let Some(reason) = update.exit_reason {
+        draft = draft.with("reason", reason);
+    }
+    if let (Some(branch), Some(commit)) = (&update.branch, &update.commit) {
+        draft = draft.with("branch", branch).with("commit", commit);
+    }
+    if let Some(files) = update.files_changed {
+        draft = draft.with("files_changed", files);
+    }
+    draft
+}
+
+/// What the worker is told of an error of the store.
+pub(crate) fn told(error: StoreError) -> ControlPlaneError {
+    match error {
+        StoreError::LeaseLost => ControlPlaneError::LeaseLost,
+        StoreError::Transition { .. }
+        | StoreError::Input { .. }
+        | StoreError::Missing { .. }
+        | StoreError::Conflict(_) => ControlPlaneError::Rejected(error.to_string()),
+        other => ControlPlaneError::Unavailable(format!("{other} [{}]", other.code())),
+    }
+}
+
+impl ControlPlane for LocalControlPlane {
+    fn heartbeat(&self) -> BoxFuture<'_, Result<Heartbeat, ControlPlaneError>> {
+        Box::pin(async move { self.store.lease_renew(&self.lease, LEASE_MS).await.map_err(told) })
+    }
+
+    fn record(&self, draft: AuditDraft) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async move {
+            // The end of the workspace comes after the end of the lease; it is the one thing that needs none.
+            let mut tx = if draft.action == AuditAction::WorkspaceDestroyed {
+                let mut tx = self.store.begin(self.lease.scope()).await.map_err(told)?;
+                tx.run_workspace_destroyed(self.lease.run()).await.map_err(told)?;
+                tx
+            } else {
+                self.begin().await?
+            };
+            if draft.action == AuditAction::PushAccepted {
+                let body = serde_json::json!({ "detail": draft.detail });
+                let event = EventDraft { kind: EventKind::Push, at: self.clock.wall_ms(), body };
+                tx.event_add(&self.lease, &[event]).await.map_err(told)?;
+            }
+            tx.audit_note(draft);
+            tx.commit().await.map_err(told)
+        })
+    }
+
+    fn refusal(&self, refusal: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async move {
+            let mut tx = self.begin().await?;
+            tx.refusal_add(&self.lease, &refusal).await.map_err(told)?;
+            let body = serde_json::json!({ "rule": refusal.rule.id(), "wanted": refusal.wanted, "why": refusal.why });
+            let event = EventDraft { kind: EventKind::Refusal, at: self.clock.wall_ms(), body };
+            tx.event_add(&self.lease, &[event]).await.map_err(told)?;
+            tx.audit_note(
+                AuditDraft::new(self.actor(), AuditAction::Refused, format!("run:{}", self.lease.run()))
+                    .outcome(AuditOutcome::Refused)
+                    .with("rule", refusal.rule)
+                    .with("wanted", &refusal.wanted),
+            );
+            tx.commit().await.map_err(told)
+        })
+    }
+
+    fn events(&self, events: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async move {
+            let mut tx = self.begin().await?;
+            tx.event_add(&self.lease, &events).await.map_err(told)?;
+            tx.commit().await.map_err(told)
+        })
+    }
+
+    fn run_update(&self, update: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(self.update(update))
+    }
+}

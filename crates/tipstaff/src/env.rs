@@ -1,0 +1,53 @@
+//! The one door to the environment. Everything that the binary reads from it is read here, once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the environment says.
+#[derive(Clone)]
+pub(crate) struct Environment {
+    /// `TIPSTAFF_HOME`, or `$XDG_DATA_HOME/tipstaff`, or `~/.local/share/tipstaff`.
+    pub(crate) home: Option<PathBuf>,
+    /// The person's home folder, where toolchains are looked for.
+    pub(crate) user_home: Option<PathBuf>,
+    /// `TIPSTAFF_DATABASE_URL`.
+    pub(crate) database_url: Option<String>,
+    /// `TIPSTAFF_DATABASE_OWNER_URL`: lets the store migrate a PostgreSQL database when it opens.
+    pub(crate) database_owner_url: Option<String>,
+    /// `TIPSTAFF_ENCRYPTION_KEY`. Not printable.
+    pub(crate) encryption_key: Option<tipstaff_seal::Secret<String>>,
+    /// `PATH`.
+    pub(crate) path: OsString,
+    /// `NO_COLOR` is set to something, or `TERM` is `dumb`.
+    pub(crate) no_color: bool,
+    /// `USER` or `LOGNAME`.
+    pub(crate) user: Option<String>,
+    /// `TIPSTAFF_BWRAP`: bubblewrap, where it is not `/usr/bin/bwrap`.
+    pub(crate) bwrap: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    pub(crate) fn read() -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let user_home = set("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = set("TIPSTAFF_HOME")
+            .map(PathBuf::from)
+            .or_else(|| set("XDG_DATA_HOME").map(|base| PathBuf::from(base).join("tipstaff")))
+            .or_else(|| user_home.as_ref().map(|home| home.join(".local/share/tipstaff")));
+        Self {
+            home,
+            user_home,
+            database_url: set("TIPSTAFF_DATABASE_URL").and_then(|value| value.into_string().ok()),
+            database_owner_url: set("TIPSTAFF_DATABASE_OWNER_URL").and_then(|value| value.into_string().ok()),
+            encryption_key: set("TIPSTAFF_ENCRYPTION_KEY")
+                .and_then(|value| value.into_string().ok())
+                .map(tipstaff_seal::Secret::new),
+            path: set("PATH").unwrap_or_default(),
+            no_color: set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb"),
+            user: set("USER").or_else(|| set("LOGNAME")).and_then(|value| value.into_string().ok()),
+            bwrap: set("TIPSTAFF_BWRAP").map(PathBuf::from),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Bad input gets a clear error with a stable code, and nothing is lost.
+
+use crate::world::World;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+#[test]
+fn wrong_values_are_named_with_what_is_accepted() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    let cases: &[(&[&str], &str)] = &[
+        (&["--budget", "0"], "above 0"),
+        (&["--budget", "-1"], "above 0"),
+        (&["--budget", "1e9"], "above 0"),
+        (&["--budget", "99999999999"], "1000000"),
+        (&["--timeout", "0"], "1s to 24h"),
+        (&["--timeout", "-5s"], "1s to 24h"),
+        (&["--timeout", "900h"], "1s to 24h"),
+        (&["--role", "king"], "cloud-engineer"),
+        (&["--engine", "skynet"], "command"),
+        (&["--allow-host", "*"], "api.example.com"),
+        (&["--allow-host", "127.0.0.1"], "api.example.com"),
+        (&["--allow-host", "http://x.example"], "api.example.com"),
+    ];
+    for (arguments, hint) in cases {
+        let mut all = vec!["run"];
+        all.extend_from_slice(arguments);
+        all.extend_from_slice(&["--", "true"]);
+        let ended = world.tipstaff_in(&repository, &all).expect(2);
+        assert!(ended.stderr.contains(hint), "{arguments:?}: {}", ended.stderr);
+    }
+    world.tipstaff_in(&repository, &["run"]).expect(2);
+    let agent = world.tipstaff_in(&repository, &["run", "--agent", "nobody", "do it"]).expect(2);
+    assert!(agent.stderr.contains("agent-unknown"), "{}", agent.stderr);
+    let prompt = world.tipstaff_in(&repository, &["run", "do it"]).expect(2);
+    assert!(prompt.stderr.contains("--agent"), "{}", prompt.stderr);
+    let unknown = world.tipstaff(&["runs", "show", "ffffffff"]).expect(2);
+    assert!(unknown.stderr.contains("run-unknown"), "{}", unknown.stderr);
+}
+
+#[test]
+fn errors_are_objects_with_json() {
+    let world = World::new();
+    let ended = world.tipstaff(&["run", "--json", "--repo", "/nowhere/at/all", "--", "true"]).expect(2);
+    let error = &ended.json()["error"];
+    assert!(
+        error["code"].as_str().is_some_and(|code| code.starts_with("source") || code.contains("repository")),
+        "{error}"
+    );
+    assert_eq!(error["exit_code"], 2);
+}
+
+#[test]
+fn what_is_no_usable_repository_says_why() {
+    let world = World::new();
+    let plain = world.path().join("plain");
+    world.folder(&plain);
+    let ended = world.tipstaff_in(&plain, &["run", "--", "true"]).expect(2);
+    assert!(ended.stderr.contains("repository"), "{}", ended.stderr);
+    let unborn = world.path().join("unborn");
+    world.folder(&unborn);
+    world.git(&unborn, &["init", "-q"]);
+    let ended = world.tipstaff_in(&unborn, &["run", "--", "true"]).expect(2);
+    assert!(ended.stderr.contains("commit"), "{}", ended.stderr);
+    let repository = world.repository("demo");
+    let ended = world.tipstaff_in(&repository, &["run", "--base", "no-such-branch", "--", "true"]).expect(2);
+    assert!(ended.stderr.contains("no-such-branch"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_dirty_tree_works_on_the_commit_and_says_so() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    world.write(&repository.join("README.md"), "# Demo, edited\n");
+    world.write(&repository.join("new.txt"), "not committed\n");
+    let before = world.picture(&repository);
+    let ended = world.tipstaff_in(&repository, &["run", "--", "sh", "-c", "cat README.md; ls"]).expect(0);
+    assert!(ended.stdout.contains("# Demo\n") && !ended.stdout.contains("new.txt"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("uncommitted"), "{}", ended.stderr);
+    assert_eq!(world.picture(&repository), before);
+}
+
+#[test]
+fn odd_repositories_work() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    // A detached head.
+    world.git(&repository, &["checkout", "-q", "--detach"]);
+    assert_eq!(world.run_script(&repository, "echo x >> README.md").expect(0).json()["files_changed"], 1);
+    // From a folder below the root.
+    assert_eq!(
+        world.run_script(&repository.join("src"), "echo x >> README.md").expect(0).json()["files_changed"],
+        1
+    );
+    // A bare repository.
+    world.git(world.path(), &["clone", "-q", "--bare", "demo", "bare.git"]);
+    let bare =
+        world.tipstaff(&["run", "--json", "--repo", "bare.git", "--", "sh", "-c", "echo x >> README.md"]);
+    assert_eq!(bare.expect(0).json()["files_changed"], 1);
+    // A shallow clone.
+    world.write(&repository.join("two.txt"), "2\n");
+    world.commit(&repository, "second");
+    let url = format!("file://{}", repository.display());
+    world.git(world.path(), &["clone", "-q", "--depth", "1", &url, "shallow"]);
+    let shallow = world.run_script(&world.path().join("shallow"), "echo x >> README.md");
+    assert_eq!(shallow.expect(0).json()["files_changed"], 1);
+    // A linked work tree.
+    world.git(&repository, &["worktree", "add", "-q", "../linked", "-b", "side"]);
+    let linked = world.run_script(&world.path().join("linked"), "echo x >> README.md");
+    assert_eq!(linked.expect(0).json()["files_changed"], 1);
+    // Names with spaces, and names that are not UTF-8.
+    let spaced = world.repository("with some spaces");
+    assert_eq!(world.run_script(&spaced, "echo x >> README.md").expect(0).json()["files_changed"], 1);
+    let odd = spaced.join(OsStr::from_bytes(b"caf\xe9 \xff.txt"));
+    std::fs::write(&odd, "x").unwrap();
+    world.commit(&spaced, "odd name");
+    let script = "test $(ls | wc -l) = 3 && for f in caf*; do echo more >> \"$f\"; done";
+    let summary = world.run_script(&spaced, script).expect(0).json();
+    assert_eq!(summary["files_changed"], 1);
+    world.tipstaff_in(&spaced, &["runs", "apply"]).expect(0);
+    assert_eq!(std::fs::read_to_string(&odd).unwrap(), "xmore\n");
+}
+
+#[test]
+fn a_command_that_ignores_signals_forks_away_or_floods_is_bounded_and_ended() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    let timed = |script: &str| {
+        world.tipstaff_in(&repository, &["run", "--json", "--timeout", "2s", "--", "sh", "-c", script])
+    };
+    let marker = format!("{}", 70_000 + std::process::id() % 10_000);
+    let stubborn = format!(
+        "echo kept > kept.txt; trap '' TERM INT HUP; (setsid sleep {marker} &) ; while :; do sleep {marker}; done"
+    );
+    let summary = timed(&stubborn).expect(5).json();
+    assert_eq!((&summary["state"], &summary["exit_reason"]), (&"failed".into(), &"timed_out".into()));
+    assert_eq!(summary["files_changed"], 1, "the work is kept");
+    let mut search = world.command("pgrep");
+    search.args(["-f", &format!("sleep {marker}")]);
+    assert_eq!(crate::world::run(search).stdout, "", "no process of the run is left");
+
+    let flood = timed("yes '\u{1b}[31mflood' | head -c 60000000; echo kept > kept.txt").json();
+    assert!(flood["state"] == "done" || flood["exit_reason"] == "timed_out", "{flood}");
+    let logs = world.tipstaff_in(&repository, &["runs", "logs"]).expect(0);
+    assert!(logs.stdout.len() < 20_000_000, "{}", logs.stdout.len());
+    assert!(logs.stdout.contains("dropped") || logs.stderr.contains("dropped"));
+}
+
+#[test]
+fn a_database_from_a_newer_version_or_broken_says_so_and_is_left_alone() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    world.run_script(&repository, "true").expect(0);
+    let database = world.home().join("tipstaff.db");
+    let good = std::fs::read(&database).unwrap();
+    for name in ["tipstaff.db-wal", "tipstaff.db-shm"] {
+        let _gone = std::fs::remove_file(world.home().join(name));
+    }
+    std::fs::write(&database, b"this is not a database, whatever its name says; ".repeat(200)).unwrap();
+    let ended = world.tipstaff(&["runs", "list"]).expect(7);
+    assert!(ended.stderr.contains("corrupt"), "{}", ended.stderr);
+    assert!(std::fs::read(&database).unwrap().starts_with(b"this is not"), "nobody overwrote it");
+    std::fs::write(&database, &good).unwrap();
+    world.tipstaff(&["audit", "verify"]).expect(0);
+}

@@ -1,0 +1,24 @@
+//! End-to-end tests: the real binary on real repositories, in real sandboxes.
+
+#[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod first_run;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod queue;
+#[cfg(test)]
+mod results;
+#[cfg(test)]
+mod sandbox;
+#[cfg(test)]
+mod sources;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,74 @@
+//! Queued tasks, workers, several runs at once in one process and in several.
+
+use crate::world::World;
+
+fn states(world: &World) -> Vec<String> {
+    let list = world.tipstaff(&["runs", "list", "--limit", "100", "--json"]).expect(0).stdout;
+    list.lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["state"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn a_worker_carries_out_queued_tasks_several_at_once() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    for number in 0..5 {
+        let script = format!("echo {number} >> README.md");
+        let queued = world
+            .tipstaff_in(&repository, &["run", "--queue", "--json", "--", "sh", "-c", &script])
+            .expect(0)
+            .json();
+        assert_eq!(queued["state"], "queued");
+    }
+    world.tipstaff(&["worker", "--once", "--slots", "3"]).expect(0);
+    assert_eq!(states(&world), vec!["done"; 5]);
+    world.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn several_processes_run_at_once_on_one_repository() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    let repo = repository.to_str().unwrap();
+    let children: Vec<_> = (0..4)
+        .map(|number| {
+            let script = format!("echo {number} >> README.md; sleep 0.3");
+            world.start(&["run", "--json", "--repo", repo, "--", "sh", "-c", &script])
+        })
+        .collect();
+    let mut branches = std::collections::BTreeSet::new();
+    for child in children {
+        let summary = crate::world::wait(child, std::time::Duration::from_secs(60)).expect(0).json();
+        assert_eq!(summary["files_changed"], 1);
+        branches.insert(summary["branch"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(branches.len(), 4, "each has its own branch");
+    world.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_killed_workers_task_is_tried_again() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    world
+        .tipstaff_in(&repository, &["run", "--queue", "--", "sh", "-c", "echo x >> README.md; sleep 2"])
+        .expect(0);
+    let mut worker = world.start(&["worker", "--once"]);
+    // Until the run is under way.
+    for _ in 0..200 {
+        if states(&world).iter().any(|state| state == "running") {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(25));
+    }
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    world.tipstaff(&["worker", "--once"]).expect(0);
+    let mut found = states(&world);
+    found.sort();
+    assert_eq!(found, ["done", "interrupted"], "the dead attempt is on record, the next one did the work");
+    world.tipstaff(&["audit", "verify"]).expect(0);
+}
