@@ -171,7 +171,7 @@ impl Builder<'_> {
                 self.copy(host, &point, *is_directory, entry, idmap.as_ref())
             }
             Staged::Overlay { lower, state, idmap } => {
-                self.overlay(lower, state, &point, idmap.as_ref(), entry.executable)
+                self.overlay(lower, state.as_deref(), &point, idmap.as_ref(), entry.executable)
             }
             Staged::Tmpfs { size, mode } => {
                 let (uid, gid) = (self.identity.uid(), self.identity.gid());
@@ -237,7 +237,7 @@ impl Builder<'_> {
     fn overlay(
         &mut self,
         lower: &Path,
-        state: &Path,
+        state: Option<&Path>,
         point: &str,
         idmap: Option<&Owner>,
         executable: bool,
@@ -245,16 +245,22 @@ impl Builder<'_> {
         let lower_point = format!("{point}-lower");
         let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY;
         self.clone_to(lower, &lower_point, true, attributes, idmap)?;
-        for (name, number) in [(UPPER, stage::UPPER_FD), (WORK, stage::WORK_FD)] {
-            self.copies.push(StageOperation::OpenDirectory { path: text(state.join(name))?, number });
-        }
         // Root may keep marks of renamed directories in attributes that no run can write; others may not.
         let marks = if self.identity.is_dedicated() { "redirect_dir=on" } else { "userxattr" };
-        let options = format!(
-            "lowerdir={lower_point},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},{marks}",
-            stage::UPPER_FD,
-            stage::WORK_FD
-        );
+        let options = if let Some(state) = state {
+            for (name, number) in [(UPPER, stage::UPPER_FD), (WORK, stage::WORK_FD)] {
+                self.copies.push(StageOperation::OpenDirectory { path: text(state.join(name))?, number });
+            }
+            let (upper, work) = (stage::UPPER_FD, stage::WORK_FD);
+            format!(
+                "lowerdir={lower_point},upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work},{marks}"
+            )
+        } else {
+            // The kernel takes no overlay of one layer.
+            let empty = format!("{point}-empty");
+            self.places.push(StageOperation::Directory { path: text(&empty)? });
+            format!("lowerdir={lower_point}:{empty},{marks}")
+        };
         self.places.push(StageOperation::Directory { path: text(point)? });
         self.places.push(StageOperation::Overlay { path: text(point)?, options: text(options)?, executable });
         Ok(())

@@ -32,9 +32,22 @@ pub(crate) enum Source {
 /// A mount that the outer stage prepares, because the run's user could not reach or own it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Staged {
-    Copy { host: PathBuf, is_directory: bool, idmap: Option<Owner> },
-    Overlay { lower: PathBuf, state: PathBuf, idmap: Option<Owner> },
-    Tmpfs { size: u64, mode: u32 },
+    Copy {
+        host: PathBuf,
+        is_directory: bool,
+        idmap: Option<Owner>,
+    },
+    /// Without a state it is read-only; it is still an overlay, since the mount table would name the host's place of a
+    /// plain copy to whoever reads it inside.
+    Overlay {
+        lower: PathBuf,
+        state: Option<PathBuf>,
+        idmap: Option<Owner>,
+    },
+    Tmpfs {
+        size: u64,
+        mode: u32,
+    },
 }
 
 /// The owner on disk of what the run's user shall own inside.
@@ -193,14 +206,11 @@ impl MountTable {
                 let idmap = owner_to_map(spec, path)?;
                 Staged::Copy { host: path.clone(), is_directory: true, idmap }
             }
-            // Without a layer of its own there is nothing to lay over.
-            Workspace::Overlay { lower, state } if !writable && !state.join(UPPER).exists() => {
-                let idmap = owner_to_map(spec, lower)?;
-                Staged::Copy { host: lower.clone(), is_directory: true, idmap }
-            }
+            // A read-only run needs no layer of its own, but sees the one that an earlier one wrote.
             Workspace::Overlay { lower, state } => {
                 let idmap = owner_to_map(spec, lower)?;
-                Staged::Overlay { lower: lower.clone(), state: state.clone(), idmap }
+                let state = (writable || state.join(UPPER).exists()).then(|| state.clone());
+                Staged::Overlay { lower: lower.clone(), state, idmap }
             }
         };
         self.push(INSIDE_WORK, Source::Staged(staged), writable, executable);

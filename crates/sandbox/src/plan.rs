@@ -184,7 +184,8 @@ fn mount_line(entry: &Entry) -> PlanMount {
         Source::Host(path) => path.display().to_string(),
         Source::Staged(Staged::Copy { host, idmap, .. }) => format!("{}{}", host.display(), mapped(idmap)),
         Source::Staged(Staged::Overlay { lower, state, idmap }) => {
-            format!("overlay of {} in {}{}", lower.display(), state.display(), mapped(idmap))
+            let layer = state.as_ref().map(|state| format!(" in {}", state.display())).unwrap_or_default();
+            format!("overlay of {}{layer}{}", lower.display(), mapped(idmap))
         }
         Source::Tmpfs { size, .. } | Source::Staged(Staged::Tmpfs { size, .. }) => {
             format!("tmpfs of {}", bytes(*size))

@@ -29,7 +29,7 @@ pub(crate) mod descriptor {
 }
 
 /// The first argument by which a program knows that it is the init stage.
-pub(crate) const INIT_ARGUMENT: &str = "--tipstaff-init-stage";
+pub(crate) const INIT_ARGUMENT: &str = "--sandbox-init-stage";
 
 /// One resource limit of the command: the kernel's number of it, and the value.
 pub(crate) type ResourceLimit = (u32, u64);

@@ -232,7 +232,7 @@ pub(crate) fn orders(spec: &SandboxSpec, table: &MountTable) -> Result<Orders, S
 fn prepare_overlays(table: &MountTable, spec: &SandboxSpec) -> Result<(), SandboxError> {
     use std::os::unix::fs::DirBuilderExt;
     for entry in &table.entries {
-        let Source::Staged(Staged::Overlay { state, .. }) = &entry.source else { continue };
+        let Source::Staged(Staged::Overlay { state: Some(state), .. }) = &entry.source else { continue };
         let action = "making the directories of a workspace's layer";
         std::fs::DirBuilder::new()
             .recursive(true)
