@@ -1,13 +1,13 @@
 //! Warm, read-only checkouts of pinned commits: the lower layer of a run's workspace.
 //!
 //! Promises: a checkout is complete or absent; nobody writes into it after it was made; it holds one commit, its
-//! history and no other ref; its objects are hard links to the mirror's packs, so it costs its files and nothing
-//! else. What differs from run to run is a handful of small files ([`RunFiles`]) for the upper layer.
+//! history and no other object or ref; its objects are hard links, so it costs its files and nothing else. What differs from run to run is a handful of small files ([`RunFiles`]) for the upper layer.
 //!
 //! Everything in here is made by our git from our mirror: no configuration, hook or filter of a repository takes part.
 
 use crate::error::BrokerError;
 use crate::git::{Git, status_text};
+use crate::history;
 use crate::lock::{self, Lock, Mode};
 use crate::mirror::{Mirror, remove_dir};
 use crate::workspace::{RunFiles, base_config};
@@ -66,6 +66,17 @@ pub struct Checkouts {
     git: Arc<Git>,
     root: PathBuf,
     limits: CheckoutLimits,
+}
+
+/// The folders of a workspace that borrows its objects.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedPlaces<'a> {
+    /// Where the workspace is made: what the run may write.
+    pub workspace: &'a Path,
+    /// Where the borrowed objects are put. They are hard links: mount this folder read-only, remove it with the run.
+    pub objects: &'a Path,
+    /// Where the sandbox sees that folder.
+    pub objects_inside: &'a Path,
 }
 
 /// One warm checkout, kept from being pruned for as long as this value lives.
@@ -158,9 +169,9 @@ impl Checkouts {
             NUMBER.fetch_add(1, Ordering::Relaxed)
         ));
         let made = async {
-            let held = mirror.hold().await?;
-            make_git_dir(mirror, commit, &making.join(".git"), Objects::Linked)?;
-            drop(held);
+            let git_dir = making.join(".git");
+            make_git_dir(mirror, commit, &git_dir)?;
+            history::provide(mirror, commit, &git_dir.join("objects")).await?;
             self.fill(mirror, commit, symlinks, &making).await
         }
         .await;
@@ -174,33 +185,36 @@ impl Checkouts {
     }
 
     /// A workspace of its own for machines without overlay: the files are written anew, the objects are borrowed.
-    /// `alternates_as` is where the sandbox sees the mirror's objects, which must be mounted there read-only.
-    /// `run` are the files of the run; they are written as well.
     ///
     /// # Errors
-    /// As [`Checkouts::warm`]; [`BrokerError::DestinationExists`] when `destination` is there already.
+    /// As [`Checkouts::warm`]; [`BrokerError::DestinationExists`] when one of the two folders is there already.
     pub async fn clone_shared(
         &self,
         mirror: &Mirror,
         commit: &CommitId,
         symlinks: Symlinks,
-        destination: &Path,
-        alternates_as: &Path,
+        places: &SharedPlaces<'_>,
         run: &RunFiles,
     ) -> Result<(), BrokerError> {
-        if destination.symlink_metadata().is_ok() {
-            return Err(BrokerError::DestinationExists { path: destination.to_owned() });
+        let SharedPlaces { workspace, objects, objects_inside } = *places;
+        for path in [workspace, objects] {
+            if path.symlink_metadata().is_ok() {
+                return Err(BrokerError::DestinationExists { path: path.to_owned() });
+            }
         }
         let made = async {
-            let git_dir = destination.join(".git");
-            make_git_dir(mirror, commit, &git_dir, Objects::Borrowed(&mirror.objects()))?;
-            self.fill(mirror, commit, symlinks, destination).await?;
-            write_alternates(&git_dir, alternates_as)?;
-            run.write_into(destination)
+            let git_dir = workspace.join(".git");
+            make_git_dir(mirror, commit, &git_dir)?;
+            history::provide(mirror, commit, objects).await?;
+            write_alternates(&git_dir, objects)?;
+            self.fill(mirror, commit, symlinks, workspace).await?;
+            write_alternates(&git_dir, objects_inside)?;
+            run.write_into(workspace)
         }
         .await;
         if made.is_err() {
-            remove_dir(destination)?;
+            remove_dir(workspace)?;
+            remove_dir(objects)?;
         }
         made
     }
@@ -272,9 +286,8 @@ impl Checkouts {
                 }
             }
         };
-        tokio::time::timeout(self.limits.time, reading).await.unwrap_or_else(|_| {
-            Err(BrokerError::GitTimeout { command: "ls-tree", seconds: self.limits.time.as_secs() })
-        })
+        let late = BrokerError::GitTimeout { command: "ls-tree", seconds: self.limits.time.as_secs() };
+        tokio::time::timeout(self.limits.time, reading).await.unwrap_or(Err(late))
     }
 
     /// Removes the least recently used checkouts, all repositories together, until at most `keep` are left. Those in
@@ -331,29 +344,16 @@ impl TreeSum {
     }
 }
 
-/// Where a new `.git` finds its objects.
-enum Objects<'a> {
-    /// Hard links to the mirror's packs.
-    Linked,
-    /// This folder, by path.
-    Borrowed(&'a Path),
-}
-
-/// Makes a `.git` by hand: no template, no hook, one detached commit. Cheaper than a clone, and there is no moment at
-/// which it holds more than this.
-fn make_git_dir(
-    mirror: &Mirror,
-    commit: &CommitId,
-    git_dir: &Path,
-    objects: Objects<'_>,
-) -> Result<(), BrokerError> {
-    let make = |path: PathBuf| fs::create_dir_all(&path).map_err(BrokerError::state(path, "created"));
+/// Makes a `.git` by hand: no template, no hook, one detached commit, objects wherever the caller puts them. Cheaper
+/// than a clone, and there is no moment at which it holds more than this.
+fn make_git_dir(mirror: &Mirror, commit: &CommitId, git_dir: &Path) -> Result<(), BrokerError> {
     let write = |name: &str, content: &[u8]| {
         let path = git_dir.join(name);
         fs::write(&path, content).map_err(BrokerError::state(path, "written"))
     };
     for folder in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info", "hooks"] {
-        make(git_dir.join(folder))?;
+        let folder = git_dir.join(folder);
+        fs::create_dir_all(&folder).map_err(BrokerError::state(folder, "created"))?;
     }
     write("HEAD", format!("{commit}\n").as_bytes())?;
     write("config", base_config().as_bytes())?;
@@ -361,75 +361,16 @@ fn make_git_dir(
         let shallow = mirror.path().join("shallow");
         fs::copy(&shallow, git_dir.join("shallow")).map_err(BrokerError::state(shallow, "read"))?;
     }
-    match objects {
-        Objects::Borrowed(path) => write_alternates(git_dir, path),
-        Objects::Linked => match link_objects(&mirror.objects(), &git_dir.join("objects")) {
-            Ok(()) => Ok(()),
-            // Another file system, or one without hard links.
-            Err(error) if error.raw_os_error().is_some_and(|code| matches!(code, 18 | 1 | 31 | 95)) => {
-                copy_objects(&mirror.objects(), &git_dir.join("objects"))
-                    .map_err(BrokerError::state(git_dir, "written"))
-            }
-            Err(error) => Err(BrokerError::state(git_dir, "written")(error)),
-        },
-    }
+    Ok(())
 }
 
 fn write_alternates(git_dir: &Path, objects: &Path) -> Result<(), BrokerError> {
+    if objects.as_os_str().as_bytes().contains(&b'\n') {
+        return Err(BrokerError::PathUnusable { path: objects.to_owned() });
+    }
     let path = git_dir.join("objects/info/alternates");
     let line = [objects.as_os_str().as_bytes(), b"\n"].concat();
     fs::write(&path, line).map_err(BrokerError::state(path, "written"))
-}
-
-fn link_objects(from: &Path, to: &Path) -> std::io::Result<()> {
-    each_object_file(from, &mut |relative| fs::hard_link(from.join(relative), to.join(relative)), to)
-}
-
-fn copy_objects(from: &Path, to: &Path) -> std::io::Result<()> {
-    each_object_file(
-        from,
-        &mut |relative| match fs::copy(from.join(relative), to.join(relative)) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        },
-        to,
-    )
-}
-
-/// Calls `act` for every pack, loose object and commit graph below `from`, after making its folder below `to`.
-/// Temporary files of a running fetch, bitmaps' leftovers and keep files stay behind.
-fn each_object_file(
-    from: &Path,
-    act: &mut dyn FnMut(&Path) -> std::io::Result<()>,
-    to: &Path,
-) -> std::io::Result<()> {
-    for folder in fs::read_dir(from)?.flatten() {
-        let name = folder.file_name();
-        let bytes = name.as_bytes();
-        let loose = bytes.len() == 2 && bytes.iter().all(u8::is_ascii_hexdigit);
-        let pack = bytes == b"pack";
-        if !(loose || pack) {
-            continue;
-        }
-        fs::create_dir_all(to.join(&name))?;
-        for file in fs::read_dir(folder.path())?.flatten() {
-            let file_name = file.file_name();
-            let wanted = if pack {
-                let extension = Path::new(&file_name).extension().unwrap_or_default().as_bytes();
-                file_name.as_bytes().starts_with(b"pack-")
-                    && matches!(extension, b"pack" | b"idx" | b"rev" | b"bitmap")
-            } else {
-                file_name.as_bytes().iter().all(u8::is_ascii_hexdigit)
-            };
-            if wanted {
-                match act(&Path::new(&name).join(&file_name)) {
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                    other => other?,
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn read_folders(path: &Path) -> Result<Vec<PathBuf>, BrokerError> {

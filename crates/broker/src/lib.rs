@@ -6,6 +6,7 @@ pub mod checkout;
 mod egress;
 pub mod error;
 pub mod git;
+mod history;
 mod inspect;
 pub mod limits;
 mod lock;
@@ -17,7 +18,7 @@ pub mod source;
 pub mod workspace;
 
 pub use broker::{Broker, BrokerConfig, BrokerHandle, BrokerReport, PushRecord, ServedRepository};
-pub use checkout::{Checkout, CheckoutLimits, Checkouts, Symlinks};
+pub use checkout::{Checkout, CheckoutLimits, Checkouts, SharedPlaces, Symlinks};
 pub use egress::{Resolver, SystemResolver};
 pub use error::BrokerError;
 pub use git::Git;

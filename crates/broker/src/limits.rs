@@ -38,12 +38,6 @@ pub const TABLE: &[LimitRow] = &[
     row("time of one request", "broker", "30 min", "close"),
     row("git processes of one run at once", "broker", "4", "back-pressure: the request waits"),
     row("upload-pack request, bytes after decompression", "broker", "16 MiB", "413, `limit-reached`"),
-    row(
-        "objects reachable from granted refs that are looked through",
-        "broker",
-        "5000000",
-        "403, `ref-not-granted`",
-    ),
     row("push: commands", "parse::receive", "4096", "413, `limit-reached`"),
     row("push: bytes before the pack", "parse::receive", "1 MiB", "413, `limit-reached`"),
     row("push: pack bytes", "warrant", "push_bytes", "remote rejected, `push-too-large`"),
@@ -90,8 +84,6 @@ pub struct Bounds {
     pub git_processes: usize,
     /// Bytes of an upload-pack request after decompression.
     pub upload_request_bytes: u64,
-    /// Objects that are looked through to see whether a want is granted.
-    pub reachable_objects: u64,
     /// Bytes read away after a push was refused, on top of what the warrant lets a push have.
     pub drain_bytes: u64,
     /// Address space of the git that checks a pack, in bytes.
@@ -119,7 +111,6 @@ impl Default for Bounds {
             request_time: Duration::from_secs(30 * 60),
             git_processes: 4,
             upload_request_bytes: 16 * MIB,
-            reachable_objects: 5_000_000,
             drain_bytes: 256 * MIB,
             check_memory: 2048 * MIB,
             check_time: Duration::from_secs(5 * 60),

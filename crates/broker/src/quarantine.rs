@@ -1,11 +1,12 @@
 //! The quarantine: a bare repository of one run that only the broker writes.
 //!
-//! Promises: it borrows the mirror's objects and adds those that a judged push brought; its refs are the base and, once
+//! Promises: it holds the history of the base and what judged pushes brought, no other object; its refs are the base and, once
 //! pushed, the warrant's ref, nothing else; a ref moves only by compare-and-swap after its audit record is durable; no
 //! hook, filter or external diff runs here. It is also what the run reads from, so a run sees no other ref.
 
 use crate::error::BrokerError;
 use crate::git::{Git, GitCommand};
+use crate::history;
 use crate::mirror::{Mirror, Pinned, remove_dir};
 use crate::parse::numstat::{self, FileStat};
 use crate::source::{LocalSource, Source};
@@ -98,16 +99,15 @@ impl Quarantine {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(BrokerError::state(folder, "created"))?;
         }
-        let objects = mirror.objects();
-        if [objects.as_os_str(), path.as_os_str()].iter().any(|name| name.as_bytes().contains(&b'\n')) {
+        if path.as_os_str().as_bytes().contains(&b'\n') {
             return Err(BrokerError::PathUnusable { path });
         }
         write("config", b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n")?;
-        write("objects/info/alternates", &[objects.as_os_str().as_bytes(), b"\n"].concat())?;
         if mirror.is_shallow() {
             let shallow = mirror.path().join("shallow");
             fs::copy(&shallow, path.join("shallow")).map_err(BrokerError::state(shallow, "read"))?;
         }
+        history::provide(mirror, &base.commit, &path.join("objects")).await?;
         // Until the refs are there, a kill leaves a folder that `open` refuses.
         write("HEAD", format!("{}\n", base.commit).as_bytes())?;
         let quarantine = Self { git, path, base: base.commit.clone() };

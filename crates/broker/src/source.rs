@@ -164,10 +164,7 @@ impl LocalSource {
         if start.is_file() {
             return Err(BrokerError::NotARepository { path: start });
         }
-        start
-            .ancestors()
-            .find_map(|directory| Self::at(directory))
-            .ok_or(BrokerError::NotARepository { path: start.clone() })
+        start.ancestors().find_map(Self::at).ok_or(BrokerError::NotARepository { path: start.clone() })
     }
 
     /// The repository whose root is exactly `directory`.

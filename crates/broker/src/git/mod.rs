@@ -82,7 +82,6 @@ impl Git {
     }
 
     /// Starts to describe a command. It runs in `/` with no repository until [`GitCommand::git_dir`] names one.
-    #[must_use]
     pub fn command(&self, subcommand: &'static str) -> GitCommand<'_> {
         GitCommand::new(self, subcommand)
     }
@@ -93,7 +92,7 @@ impl Git {
         if std::fs::read(&target).is_ok_and(|found| found == wanted) {
             return Ok(());
         }
-        let (temporary, _) = self.temporary_file(&wanted)?;
+        let (temporary, _guard) = self.temporary_file(&wanted)?;
         std::fs::rename(&temporary, &target).map_err(BrokerError::state(&target, "written"))
     }
 

@@ -1,26 +1,154 @@
 //! The broker of one run: an HTTP/1.1 server on the listener that the sandbox handed over.
+//!
+//! Promises: whoever connects is the run, nothing in a request says otherwise; one request per connection, so there is
+//! nothing to smuggle into; every bound is checked before anything is kept; when the warrant lapses or the broker
+//! stops, every open connection ends at once, except a push that is just being written down.
 
-use crate::broker::{Broker, BrokerReport};
-use std::sync::Arc;
+mod body;
+mod connection;
+mod git_read;
+mod landing;
+mod push;
+mod refusals;
+pub(crate) mod respond;
+mod stream;
+mod view;
+
+use crate::broker::{Broker, BrokerConfig, BrokerReport, PushRecord};
+use refusals::Refusals;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use stream::Counters;
+use tipstaff_model::{ControlPlane, LiveWarrant, Refusal};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use view::View;
 
-#[derive(Debug)]
+pub(crate) use connection::{say, wants_json};
+pub(crate) use stream::CountedStream;
+
+/// How often the warrant is looked at.
+const LAPSE_CHECK: Duration = Duration::from_millis(100);
+
+/// What all connections of one broker share.
 pub(crate) struct Shared {
-    broker: Broker,
+    pub(crate) config: BrokerConfig,
+    pub(crate) warrant: Arc<LiveWarrant>,
+    pub(crate) control: Arc<dyn ControlPlane>,
+    pub(crate) tunnels: Semaphore,
+    views: Vec<View>,
+    connections: Arc<Semaphore>,
+    git_processes: Arc<Semaphore>,
+    counters: Arc<Counters>,
+    accepted: AtomicU64,
+    pushes: Mutex<Vec<PushRecord>>,
+    refusals: Refusals,
+    unwritten: Mutex<Option<mpsc::UnboundedReceiver<Refusal>>>,
     stopped: watch::Receiver<bool>,
+    address: Mutex<Option<SocketAddr>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("warrant", &self.warrant).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
     pub(crate) fn new(broker: Broker, stopped: watch::Receiver<bool>) -> Self {
-        Self { broker, stopped }
+        let Broker { config, warrant, control } = broker;
+        let bounds = config.bounds;
+        let (refusals, unwritten) = Refusals::new(bounds.refusals_kept);
+        let views = config.repositories.iter().cloned().map(View::new).collect();
+        Self {
+            warrant,
+            control,
+            tunnels: Semaphore::new(bounds.tunnels),
+            views,
+            connections: Arc::new(Semaphore::new(bounds.connections)),
+            git_processes: Arc::new(Semaphore::new(bounds.git_processes)),
+            counters: Arc::default(),
+            accepted: AtomicU64::new(0),
+            pushes: Mutex::default(),
+            refusals,
+            unwritten: Mutex::new(Some(unwritten)),
+            stopped,
+            address: Mutex::default(),
+            config,
+        }
     }
+
+    /// Notes a refusal and hands it back for the answer.
+    pub(crate) fn refuse(&self, refusal: Refusal) -> Refusal {
+        self.refusals.add(&refusal);
+        refusal
+    }
+
+    /// The address that the sandbox connects to.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pushed(&self, push: PushRecord) {
+        self.pushes.lock().unwrap_or_else(PoisonError::into_inner).push(push);
+    }
+
     pub(crate) fn report(&self) -> BrokerReport {
-        BrokerReport::default()
+        let mut report = BrokerReport {
+            pushes: self.pushes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            connections: self.accepted.load(Ordering::Relaxed),
+            bytes_in: self.counters.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.counters.bytes_out.load(Ordering::Relaxed),
+            ..BrokerReport::default()
+        };
+        self.refusals.fill(&mut report);
+        report
     }
 }
 
-pub(crate) async fn run(_listener: TcpListener, shared: Arc<Shared>) {
+/// Serves until the stop signal, or until the handle is gone.
+pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
+    *shared.address.lock().unwrap_or_else(PoisonError::into_inner) = listener.local_addr().ok();
+    let unwritten = shared.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let writer =
+        unwritten.map(|refusals| tokio::spawn(refusals::write(refusals, Arc::clone(&shared.control))));
     let mut stopped = shared.stopped.clone();
-    let _ = stopped.wait_for(|stop| *stop).await;
+    let mut check = tokio::time::interval(LAPSE_CHECK);
+    check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut open: JoinSet<()> = JoinSet::new();
+    let mut lapsed = false;
+    loop {
+        tokio::select! {
+            // An error means that the handle is gone, which is an end as well.
+            _ = stopped.changed() => break,
+            _ = check.tick() => {
+                if !lapsed && shared.warrant.lapse().is_some() {
+                    lapsed = true;
+                    open.shutdown().await;
+                }
+            }
+            Some(_) = open.join_next(), if !open.is_empty() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    shared.accepted.fetch_add(1, Ordering::Relaxed);
+                    open.spawn(connection::serve(Arc::clone(&shared), stream));
+                }
+                // Out of descriptors, or a connection that died in the queue: others may still come.
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            },
+        }
+    }
+    drop(listener);
+    open.shutdown().await;
+    for view in &shared.views {
+        // A push that is being written down finishes first.
+        drop(view.landing.lock().await);
+    }
+    shared.refusals.close();
+    if let Some(writer) = writer {
+        let _ = writer.await;
+    }
 }

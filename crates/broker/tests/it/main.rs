@@ -1,0 +1,17 @@
+//! Attacks and journeys against the real broker with a real git over a real loopback listener.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that meets something unexpected shall fail at that very line"
+)]
+
+mod checkout;
+mod egress;
+mod mirror;
+mod poisoned;
+mod pushing;
+mod reading;
+mod requests;
+mod support;
