@@ -177,7 +177,7 @@ impl Runner {
         control: &Arc<dyn ControlPlane>,
     ) -> Result<BrokerHandle, RunnerError> {
         let mut config = BrokerConfig::new(Arc::clone(&self.config.git), repositories);
-        config.bounds = self.config.bounds.clone();
+        config.bounds = self.config.bounds;
         config.allow_private_addresses.clone_from(&self.config.allow_private_addresses);
         Ok(Broker::new(config, Arc::clone(live), Arc::clone(control)).serve(listener)?)
     }

@@ -4,6 +4,7 @@ use crate::supervise::DISK_RESERVE;
 use crate::{Layout, RunnerError};
 use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
+use tipstaff_broker::checkout::SharedPlaces;
 use tipstaff_broker::{Checkout, Checkouts, Mirror, RunFiles, RunRepository, Symlinks};
 use tipstaff_model::{RunId, Warrant};
 use tipstaff_sandbox::{ReadOnlyMount, RunIdentity, Workspace};
@@ -110,11 +111,13 @@ pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, Runner
     }
     let path = folder.join("workspace");
     let inside = PathBuf::from(LENT_OBJECTS);
-    checkouts.clone_shared(mirror, &grant.base, symlinks, &path, &inside, &files).await?;
+    let objects = folder.join("objects");
+    let places = SharedPlaces { workspace: &path, objects: &objects, objects_inside: &inside };
+    checkouts.clone_shared(mirror, &grant.base, symlinks, &places, &files).await?;
     Ok(Prepared {
         identity,
         workspace: Workspace::Directory { path: path.clone() },
-        read_only_mounts: vec![ReadOnlyMount { host: mirror.objects(), inside }],
+        read_only_mounts: vec![ReadOnlyMount { host: objects, inside }],
         measured: path,
         base_branch,
         _checkout: None,

@@ -25,6 +25,7 @@ Exit codes:
 Environment:
   TIPSTAFF_HOME             where all state lives (default: $XDG_DATA_HOME/tipstaff or ~/.local/share/tipstaff)
   TIPSTAFF_DATABASE_URL     postgres://… instead of the embedded SQLite database
+  TIPSTAFF_DATABASE_OWNER_URL   the database's owner, to prepare and migrate it
   TIPSTAFF_ENCRYPTION_KEY   the ring's key, 64 hexadecimal digits, instead of the file in TIPSTAFF_HOME
   NO_COLOR                  plain output
 
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     /// The keys that seal secrets at rest
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Prepare a PostgreSQL database
+    #[command(subcommand)]
+    Database(DatabaseCommand),
     /// Say what this machine offers and what is missing
     Doctor,
     /// Print a completion script for your shell
@@ -118,17 +122,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "REF")]
     pub(crate) base: Option<String>,
     /// How much money the run may spend, in US dollars, above 0 and at most 1000000 [default: the role's]
-    #[arg(long, value_name = "USD", value_parser = parse_budget, allow_negative_numbers = true)]
+    #[arg(long, value_name = "USD", value_parser = parse_budget, allow_hyphen_values = true)]
     pub(crate) budget: Option<MicroUsd>,
     /// How long the run may take, from 1s to 24h: 90s, 10m, 1h30m [default: the role's]
-    #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_negative_numbers = true)]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_hyphen_values = true)]
     pub(crate) timeout: Option<u64>,
     /// A host that the run may reach: api.example.com, *.example.com, with :PORT for a port other than 443
     #[arg(long, value_name = "HOST", value_parser = parse_host)]
     pub(crate) allow_host: Vec<tipstaff_model::warrant::HostPattern>,
-    /// Check out submodules that lie in the repository's mirror
-    #[arg(long)]
-    pub(crate) submodules: bool,
     /// Print the warrant and the compiled rules; run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -260,7 +261,7 @@ away at the end.")]
         #[arg(long, value_name = "KIND", default_value = "build", value_parser = parse_kind)]
         kind: WarrantKind,
         /// How long it may take
-        #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_negative_numbers = true)]
+        #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_hyphen_values = true)]
         timeout: Option<u64>,
         /// A host that it may reach
         #[arg(long, value_name = "HOST", value_parser = parse_host)]
@@ -293,7 +294,7 @@ pub(crate) enum AuditCommand {
         /// Verify an export instead of the database; needs no database at all
         #[arg(long, value_name = "FILE")]
         export: Option<PathBuf>,
-        /// The log's public key, for --export [default: the key in the export's first line]
+        /// The log's public key, for --export [default: the file FILE.key beside the export]
         #[arg(long, value_name = "VKEY")]
         key: Option<String>,
     },
@@ -325,6 +326,17 @@ pub(crate) enum KeysCommand {
     List,
     /// Make a new key and seal everything with it again; safe while runs go on, and goes on where it was interrupted
     Rotate,
+}
+
+/// `tipstaff database …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DatabaseCommand {
+    /// Make the two roles and the schema; running it again does no harm
+    #[command(after_help = "\
+TIPSTAFF_DATABASE_OWNER_URL is the address of a role that owns the database and may make roles; TIPSTAFF_DATABASE_URL \
+is the address that tipstaff uses afterwards, with the user tipstaff_app. Its password, where it has one, becomes the \
+password of both roles. Both are read from the environment, so that no password shows among the processes.")]
+    Prepare,
 }
 
 /// `tipstaff bench …`

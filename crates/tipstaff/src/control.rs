@@ -36,11 +36,11 @@ impl LocalControlPlane {
         tx.run_update(&self.lease, &update).await.map_err(told)?;
         if let Some(state) = update.state {
             let (at, run) = (self.clock.wall_ms(), self.lease.run());
-            let mut body = serde_json::json!({ "state": state.as_str() });
+            let reason = update.exit_reason.map(tipstaff_model::ExitReason::as_str);
+            let body = serde_json::json!({ "state": state.as_str(), "reason": reason });
             let mut draft =
                 AuditDraft::new(self.actor(), AuditAction::RunState, format!("run:{run}")).with("to", state);
             if let Some(reason) = update.exit_reason {
-                body["reason"] = reason.as_str().into();
                 draft = draft.with("reason", reason);
             }
             tx.event_add(&self.lease, &[EventDraft { kind: EventKind::State, at, body }])

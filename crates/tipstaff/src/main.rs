@@ -43,6 +43,7 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         }
         Command::Man { dir } => manual(dir.as_deref(), &output),
         Command::Sandbox(command) => commands::sandbox::sandbox(command, env, output).await,
+        Command::Database(cli::DatabaseCommand::Prepare) => commands::database::prepare(&env, &output).await,
         Command::Doctor => commands::doctor::doctor(env, output).await,
         Command::Bench(command) => commands::bench::bench(command, env, output).await,
         Command::Audit(command) if command.is_offline() => commands::audit::offline(command, &output),

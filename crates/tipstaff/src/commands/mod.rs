@@ -3,6 +3,7 @@
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod database;
 pub(crate) mod doctor;
 pub(crate) mod keys;
 pub(crate) mod run;

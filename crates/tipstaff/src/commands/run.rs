@@ -122,7 +122,7 @@ async fn prepare(
         budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
         timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
         allow_hosts: arguments.allow_host.iter().map(ToString::to_string).collect(),
-        submodules: arguments.submodules,
+        submodules: false,
         lfs: false,
     };
     Ok((task, source, mirror))

@@ -104,11 +104,16 @@ async fn list(context: &Context, limit: u32, state: Option<RunState>) -> anyhow:
         for (run, task) in &rows {
             let summary = read.run_summary(run.id).await?;
             let mut value = serde_json::to_value(&summary)?;
-            value["repository"] = json!(task.as_ref().map(|task| &task.spec.repository));
-            value["role"] = json!(task.as_ref().map(|task| task.spec.role));
-            value["started_at"] = json!(run.started_at);
-            value["attempt"] = json!(run.attempt);
-            value["decision"] = json!(run.decision.map(decision_word));
+            if let Some(object) = value.as_object_mut() {
+                let spec = task.as_ref().map(|task| &task.spec);
+                object.extend([
+                    ("repository".to_owned(), json!(spec.map(|spec| &spec.repository))),
+                    ("role".to_owned(), json!(spec.map(|spec| spec.role))),
+                    ("started_at".to_owned(), json!(run.started_at)),
+                    ("attempt".to_owned(), json!(run.attempt)),
+                    ("decision".to_owned(), json!(run.decision.map(decision_word))),
+                ]);
+            }
             context.output.object(&value);
         }
         return Ok(ExitCode::SUCCESS);

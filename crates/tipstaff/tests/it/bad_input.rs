@@ -152,14 +152,76 @@ fn a_database_from_a_newer_version_or_broken_says_so_and_is_left_alone() {
     let repository = world.repository("demo");
     world.run_script(&repository, "true").expect(0);
     let database = world.home().join("tipstaff.db");
+    crate::audit::meddle(&world, "pragma wal_checkpoint(truncate);");
     let good = std::fs::read(&database).unwrap();
     for name in ["tipstaff.db-wal", "tipstaff.db-shm"] {
         let _gone = std::fs::remove_file(world.home().join(name));
     }
     std::fs::write(&database, b"this is not a database, whatever its name says; ".repeat(200)).unwrap();
     let ended = world.tipstaff(&["runs", "list"]).expect(7);
-    assert!(ended.stderr.contains("corrupt"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("database-not-ours"), "{}", ended.stderr);
     assert!(std::fs::read(&database).unwrap().starts_with(b"this is not"), "nobody overwrote it");
+    // Pages in the middle are overwritten: it still looks like ours, and is not.
+    let mut broken = good.clone();
+    for byte in broken.iter_mut().skip(4096 + 50) {
+        *byte = 0xa5;
+    }
+    std::fs::write(&database, &broken).unwrap();
+    let ended = world.tipstaff(&["runs", "list"]).expect(7);
+    assert!(ended.stderr.contains("database-corrupt"), "{}", ended.stderr);
+    assert_eq!(std::fs::read(&database).unwrap(), broken, "nobody overwrote it");
     std::fs::write(&database, &good).unwrap();
     world.tipstaff(&["audit", "verify"]).expect(0);
+    // A schema from the future.
+    crate::audit::meddle(
+        &world,
+        "insert into schema_migration select 9999, 'later', 'x', applied_at from schema_migration limit 1;",
+    );
+    let ended = world.run_script(&repository, "true").expect(7);
+    assert!(ended.stdout.contains("schema-newer"), "{}", ended.stdout);
+    crate::audit::meddle(&world, "delete from schema_migration where version = 9999;");
+    world.run_script(&repository, "true").expect(0);
+    world.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_says_so() {
+    let world = World::new();
+    if !crate::world::is_root() {
+        return; // Only root mounts a small disk.
+    }
+    let repository = world.repository("demo");
+    // A disk of its own for the state: small enough to be too small for a run.
+    let script = format!(
+        "mount -t tmpfs -o size=900m tmpfs {home} && cd {repo} && {binary} run --json -- true; code=$?; \
+         {binary} audit verify; echo \"code $code verify $?\"; umount {home}",
+        home = world.home().display(),
+        repo = repository.display(),
+        binary = world.binary().display()
+    );
+    std::fs::create_dir_all(world.home()).unwrap();
+    let mut command = world.command("unshare");
+    command.args(["-m", "sh", "-c", &script]);
+    let ended = crate::world::run(command);
+    assert!(ended.stdout.contains("disk-nearly-full"), "{ended:#?}");
+    assert!(
+        ended.stdout.contains("code 1 verify 0"),
+        "the failure is on record and the log verifies: {ended:#?}"
+    );
+}
+
+#[test]
+fn a_run_that_fills_disk_or_memory_is_ended_and_keeps_its_work() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    // Beyond the size of one file: the kernel says no to the command, which fails in its own way.
+    let file = world
+        .run_script(&repository, "echo kept > kept.txt; truncate -s 100G huge || rm -f huge; test ! -e huge");
+    assert_eq!(file.expect(0).json()["files_changed"], 1);
+    let memory = world.run_script(&repository, "echo kept > kept.txt; python3 -c 'b = bytearray(6 << 30)'");
+    let summary = memory.json();
+    assert_eq!(summary["state"], "failed", "{summary}");
+    assert_eq!(summary["files_changed"], 1, "{summary}");
+    let forks = world.run_script(&repository, "echo kept > kept.txt; python3 -c 'import os,time\nfor i in range(3000):\n  if os.fork() == 0: time.sleep(30); os._exit(0)'").json();
+    assert_eq!((&forks["state"], &forks["files_changed"]), (&"failed".into(), &1.into()), "{forks}");
 }

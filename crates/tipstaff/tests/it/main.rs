@@ -13,6 +13,8 @@ mod hostile;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod queue;
 #[cfg(test)]
 mod results;
