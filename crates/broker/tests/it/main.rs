@@ -8,6 +8,7 @@
 )]
 
 mod checkout;
+mod docs;
 mod egress;
 mod mirror;
 mod poisoned;

@@ -1,0 +1,12 @@
+//! Paths: one spelling each.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tipstaff_broker::parse::route;
+
+fuzz_target!(|target: &str| {
+    if let Ok(route) = route::parse(target) {
+        assert!(target.starts_with(&format!("/git/{}.git/", route.repository())));
+        assert!(!target.contains("..") && !target.contains("//") && !target.contains(['%', '\\']));
+    }
+});
