@@ -93,7 +93,8 @@ fn compare(sandbox: &Sandbox, spec: &SandboxSpec, rounds: u32) -> Result<(), San
     }
     for (name, times) in ["bubblewrap alone", "start to exec", "start to end"].iter().zip(&mut times) {
         times.sort();
-        println!("{name:<20} {:?}", times.get(times.len() / 2).copied().unwrap_or_default());
+        let at = |index: usize| times.get(index).copied().unwrap_or_default();
+        println!("{name:<20} least {:?} median {:?}", at(0), at(times.len() / 2));
     }
     Ok(())
 }

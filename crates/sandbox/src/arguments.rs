@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use crate::layout::SystemLayout;
-use crate::mounts::{Entry, MountTable, Owner, Source, Staged, UPPER, WORK};
+use crate::mounts::{Entry, Layer, MountTable, Owner, Source, Staged};
 use crate::protocol::{INIT_ARGUMENT, c_string, descriptor};
 use crate::stage::{self, StageOperation};
 use crate::sys::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
@@ -170,8 +170,8 @@ impl Builder<'_> {
             Staged::Copy { host, is_directory, idmap } => {
                 self.copy(host, &point, *is_directory, entry, idmap.as_ref())
             }
-            Staged::Overlay { lower, state, idmap } => {
-                self.overlay(lower, state.as_deref(), &point, idmap.as_ref(), entry.executable)
+            Staged::Overlay { lower, layer, idmap } => {
+                self.overlay(lower, layer.as_ref(), &point, idmap.as_ref(), entry.executable)
             }
             Staged::Tmpfs { size, mode } => {
                 let (uid, gid) = (self.identity.uid(), self.identity.gid());
@@ -237,7 +237,7 @@ impl Builder<'_> {
     fn overlay(
         &mut self,
         lower: &Path,
-        state: Option<&Path>,
+        layer: Option<&Layer>,
         point: &str,
         idmap: Option<&Owner>,
         executable: bool,
@@ -247,9 +247,9 @@ impl Builder<'_> {
         self.clone_to(lower, &lower_point, true, attributes, idmap)?;
         // Root may keep marks of renamed directories in attributes that no run can write; others may not.
         let marks = if self.identity.is_dedicated() { "redirect_dir=on" } else { "userxattr" };
-        let options = if let Some(state) = state {
-            for (name, number) in [(UPPER, stage::UPPER_FD), (WORK, stage::WORK_FD)] {
-                self.copies.push(StageOperation::OpenDirectory { path: text(state.join(name))?, number });
+        let options = if let Some(layer) = layer {
+            for (path, number) in [(&layer.upper, stage::UPPER_FD), (&layer.work, stage::WORK_FD)] {
+                self.copies.push(StageOperation::OpenDirectory { path: text(path)?, number });
             }
             let (upper, work) = (stage::UPPER_FD, stage::WORK_FD);
             format!(

@@ -75,23 +75,80 @@ struct CloneArguments {
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-#[expect(unsafe_code, reason = "fork with a pidfd, namespaces and a cgroup is clone3(2) only")]
 fn clone_child(launch: &Launch) -> Result<Child, Errno> {
     let mut pidfd: RawFd = -1;
-    let arguments = CloneArguments {
+    let mut arguments = CloneArguments {
         flags: CLONE_PIDFD | launch.clone_flags | launch.cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: libc::SIGCHLD.cast_unsigned().into(),
         cgroup: launch.cgroup.map_or(0, |fd| u64::from(fd.cast_unsigned())),
         ..CloneArguments::default()
     };
-    let address = (&raw const arguments) as usize;
+    clone_and_run(&mut arguments, launch)?;
+    Ok(Child { pidfd: adopt(pidfd) })
+}
+
+#[expect(unsafe_code, reason = "descriptors arrive by number")]
+fn adopt(pidfd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just put a fresh descriptor there, and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(pidfd) }
+}
+
+/// The child shares the memory until it executes bubblewrap, while this thread stands still: as posix_spawn(3) does,
+/// since a copy of a server's page tables costs more than all of our layers.
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "a child with a stack of its own in shared memory needs the bare instruction")]
+fn clone_and_run(arguments: &mut CloneArguments, launch: &Launch) -> Result<(), Errno> {
+    const CLONE_VM: u64 = 0x100;
+    const CLONE_VFORK: u64 = 0x4000;
+    const STACK: usize = 256 * 1024;
+    extern "C" fn child(launch: &Launch) -> ! {
+        stage::run(launch)
+    }
+    let mut stack = vec![0_u128; STACK / size_of::<u128>()];
+    arguments.flags |= CLONE_VM | CLONE_VFORK;
+    arguments.stack = stack.as_mut_ptr() as u64;
+    arguments.stack_size = STACK as u64;
+    // No signal handler of the server may run in the child, on its stack and in the shared memory.
+    let before = sys::block_signals();
+    let result: isize;
+    // SAFETY: the parent comes back with a pid or an error, its registers as the kernel keeps them. The child starts
+    // at the same place with zero and the new stack, 16 bytes aligned, and calls `child`, which never returns; it
+    // uses system calls on prepared data only. `CLONE_VFORK` keeps this thread, the stack and `launch` still until
+    // the child has left the shared memory.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r13",
+            "call r12",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") std::ptr::from_ref(arguments),
+            in("rsi") size_of::<CloneArguments>(),
+            in("r12") child as extern "C" fn(&Launch) -> !,
+            in("r13") std::ptr::from_ref(launch),
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    sys::restore_signals(before);
+    drop(stack);
+    if result < 0 { Err(Errno::try_from(-result).unwrap_or(libc::EIO)) } else { Ok(()) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[expect(unsafe_code, reason = "fork with a pidfd, namespaces and a cgroup is clone3(2) only")]
+fn clone_and_run(arguments: &mut CloneArguments, launch: &Launch) -> Result<(), Errno> {
+    let address = std::ptr::from_mut(arguments) as usize;
     // SAFETY: without CLONE_VM this is fork(2): the child has its own copy of everything, and `stage::run` uses
     // system calls on prepared data only, as the other threads' locks may be held for ever.
     let pid = unsafe { sys::call(libc::SYS_clone3, [address, size_of::<CloneArguments>(), 0, 0, 0, 0]) }?;
     if pid == 0 {
         stage::run(launch);
     }
-    // SAFETY: the kernel has just put a fresh descriptor there, and nobody else knows of it.
-    Ok(Child { pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+    Ok(())
 }

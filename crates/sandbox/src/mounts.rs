@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::landlock::{self, LandlockRule};
 use crate::layout::{SystemDirectory, SystemLayout};
@@ -37,17 +38,36 @@ pub(crate) enum Staged {
         is_directory: bool,
         idmap: Option<Owner>,
     },
-    /// Without a state it is read-only; it is still an overlay, since the mount table would name the host's place of a
+    /// Without a layer it is read-only; it is still an overlay, since the mount table would name the host's place of a
     /// plain copy to whoever reads it inside.
     Overlay {
         lower: PathBuf,
-        state: Option<PathBuf>,
+        layer: Option<Layer>,
         idmap: Option<Owner>,
     },
     Tmpfs {
         size: u64,
         mode: u32,
     },
+}
+
+/// The directories of an overlay's writable layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layer {
+    /// What the run has written.
+    pub(crate) upper: PathBuf,
+    /// Where the kernel works: a new one for each mount, since a volatile overlay (one that does not write the whole
+    /// disk's cache out at its end) marks it as used up.
+    pub(crate) work: PathBuf,
+}
+
+impl Layer {
+    fn fresh(state: &Path) -> Self {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let work = state.join(format!("work-{}-{count}", std::process::id()));
+        Self { upper: state.join(UPPER), work }
+    }
 }
 
 /// The owner on disk of what the run's user shall own inside.
@@ -209,8 +229,8 @@ impl MountTable {
             // A read-only run needs no layer of its own, but sees the one that an earlier one wrote.
             Workspace::Overlay { lower, state } => {
                 let idmap = owner_to_map(spec, lower)?;
-                let state = (writable || state.join(UPPER).exists()).then(|| state.clone());
-                Staged::Overlay { lower: lower.clone(), state, idmap }
+                let layer = (writable || state.join(UPPER).exists()).then(|| Layer::fresh(state));
+                Staged::Overlay { lower: lower.clone(), layer, idmap }
             }
         };
         self.push(INSIDE_WORK, Source::Staged(staged), writable, executable);
@@ -219,9 +239,7 @@ impl MountTable {
 }
 
 /// The directory of the run's own layer, in an overlay's state.
-pub(crate) const UPPER: &str = "upper";
-/// The directory that the kernel works in, in an overlay's state.
-pub(crate) const WORK: &str = "work";
+const UPPER: &str = "upper";
 
 const SYNTHETIC: &[(&str, &str)] = &[
     (

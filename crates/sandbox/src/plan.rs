@@ -183,8 +183,9 @@ fn mount_line(entry: &Entry) -> PlanMount {
     let source = match &entry.source {
         Source::Host(path) => path.display().to_string(),
         Source::Staged(Staged::Copy { host, idmap, .. }) => format!("{}{}", host.display(), mapped(idmap)),
-        Source::Staged(Staged::Overlay { lower, state, idmap }) => {
-            let layer = state.as_ref().map(|state| format!(" in {}", state.display())).unwrap_or_default();
+        Source::Staged(Staged::Overlay { lower, layer, idmap }) => {
+            let layer =
+                layer.as_ref().map(|layer| format!(" in {}", layer.upper.display())).unwrap_or_default();
             format!("overlay of {}{layer}{}", lower.display(), mapped(idmap))
         }
         Source::Tmpfs { size, .. } | Source::Staged(Staged::Tmpfs { size, .. }) => {

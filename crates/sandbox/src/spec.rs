@@ -10,12 +10,14 @@ use crate::{INSIDE_WORK, RunIdentity, SandboxLimits};
 /// Where the command's files come from. Inside it is always `/work`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Workspace {
-    /// A disposable layer over a shared read-only checkout.
+    /// A disposable layer over a shared read-only checkout. It survives the server, not a failure of the machine:
+    /// what is to last leaves by a push.
     Overlay {
         /// The warm checkout. Never written. Owned by the server's user.
         lower: PathBuf,
-        /// A directory of this run, on the same filesystem as nothing else needs to be: `upper` and `work` are
-        /// created in it. Remove it with [`remove_tree`](crate::remove_tree) after the run.
+        /// A directory of this run, for `upper` (what it has written) and the kernel's own. All sandboxes that share
+        /// it must have the same identity and run one after the other. Remove it with
+        /// [`remove_tree`](crate::remove_tree) after the run.
         state: PathBuf,
     },
     /// A directory that belongs to this run alone. Files the command makes belong, on disk, to its owner.

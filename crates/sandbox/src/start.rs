@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 
 use crate::arguments::{self, Arguments, OwnerMaps, Sources};
 use crate::cgroup::RunCgroup;
-use crate::mounts::{MountTable, Owner, Source, Staged, UPPER, WORK};
+use crate::mounts::{Layer, MountTable, Owner, Source, Staged};
 use crate::protocol::{InitStep, Orders, Report, c_string, descriptor};
 use crate::running::Tree;
 use crate::stage::{self, Launch, StageOperation};
@@ -230,24 +230,23 @@ pub(crate) fn orders(spec: &SandboxSpec, table: &MountTable) -> Result<Orders, S
 
 /// Makes an overlay's own directories, owned by the run's user.
 fn prepare_overlays(table: &MountTable, spec: &SandboxSpec) -> Result<(), SandboxError> {
-    use std::os::unix::fs::DirBuilderExt;
     for entry in &table.entries {
-        let Source::Staged(Staged::Overlay { state: Some(state), .. }) = &entry.source else { continue };
-        let action = "making the directories of a workspace's layer";
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state)
-            .map_err(SandboxError::io(action))?;
-        for (name, mode) in [(UPPER, 0o755), (WORK, 0o700)] {
-            let path = state.join(name);
-            match std::fs::DirBuilder::new().mode(mode).create(&path) {
-                Ok(()) => own(&path, spec).map_err(SandboxError::io(action))?,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    own(&path, spec).map_err(SandboxError::io(action))?;
-                }
-                Err(error) => return Err(SandboxError::io(action)(error)),
-            }
+        let Source::Staged(Staged::Overlay { layer: Some(layer), .. }) = &entry.source else { continue };
+        let action = SandboxError::io("making the directories of a workspace's layer");
+        prepare_layer(layer, spec).map_err(action)?;
+    }
+    Ok(())
+}
+
+fn prepare_layer(layer: &Layer, spec: &SandboxSpec) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(state) = layer.upper.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    }
+    for (path, mode) in [(&layer.upper, 0o755), (&layer.work, 0o700)] {
+        match std::fs::DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => own(path, spec)?,
         }
     }
     Ok(())

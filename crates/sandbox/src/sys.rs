@@ -246,14 +246,29 @@ pub(crate) fn reset_signals() {
             let _ = libc::sigaction(signal, &raw const action, std::ptr::null_mut());
         }
     }
-    // SAFETY: an empty set of the kernel's own size (8 bytes), live during the call.
+    restore_signals(0);
+}
+
+/// Blocks every signal for this thread; gives what was blocked before.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn block_signals() -> u64 {
+    set_signal_mask(u64::MAX)
+}
+
+/// Blocks exactly the signals of `mask` for this thread.
+pub(crate) fn restore_signals(mask: u64) {
+    set_signal_mask(mask);
+}
+
+#[expect(unsafe_code, reason = "libc's own call would leave its internal signals out")]
+fn set_signal_mask(mask: u64) -> u64 {
+    let mut before = 0_u64;
+    // SAFETY: two sets of the kernel's own size (8 bytes), live during the call. It cannot fail.
     unsafe {
-        let empty = 0_u64;
-        let _ = call(
-            libc::SYS_rt_sigprocmask,
-            [word(libc::SIG_SETMASK), (&raw const empty) as usize, 0, size_of::<u64>(), 0, 0],
-        );
+        let (new, old) = ((&raw const mask) as usize, (&raw mut before) as usize);
+        let _ = call(libc::SYS_rt_sigprocmask, [word(libc::SIG_SETMASK), new, old, size_of::<u64>(), 0, 0]);
     }
+    before
 }
 
 /// execve(2). Returns only on failure.
