@@ -55,13 +55,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
             return say(stream, StatusCode::REQUEST_TIMEOUT, &respond::refusal_text(&refusal)).await;
         }
     };
+    // Before the question, so that a lapse right after it is noticed.
+    let mut lapsed = shared.lapsed.subscribe();
     if let Err(refusal) = shared.warrant.in_force() {
         let refusal = shared.refuse(refusal);
         return say(stream, StatusCode::FORBIDDEN, &respond::refusal_text(&refusal)).await;
     }
-    let work = dispatch(Arc::clone(&shared), stream, head);
-    // Tunnels have a bound of their own on idle time, and live as long as the warrant.
-    work.await;
+    tokio::select! {
+        () = dispatch(Arc::clone(&shared), stream, head) => {}
+        // The warrant is over: what was going on under it is dropped where it stands.
+        _ = lapsed.changed() => {}
+    }
 }
 
 async fn dispatch(shared: Arc<Shared>, stream: CountedStream, head: Head) {

@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     refusals: Refusals,
     unwritten: Mutex<Option<mpsc::UnboundedReceiver<Refusal>>>,
     stopped: watch::Receiver<bool>,
+    /// Becomes true once, when the warrant lapses.
+    lapsed: watch::Sender<bool>,
     address: Mutex<Option<SocketAddr>>,
 }
 
@@ -76,6 +78,7 @@ impl Shared {
             refusals,
             unwritten: Mutex::new(Some(unwritten)),
             stopped,
+            lapsed: watch::Sender::new(false),
             address: Mutex::default(),
             config,
         }
@@ -119,15 +122,13 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
     let mut check = tokio::time::interval(LAPSE_CHECK);
     check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut open: JoinSet<()> = JoinSet::new();
-    let mut lapsed = false;
     loop {
         tokio::select! {
             // An error means that the handle is gone, which is an end as well.
             _ = stopped.changed() => break,
             _ = check.tick() => {
-                if !lapsed && shared.warrant.lapse().is_some() {
-                    lapsed = true;
-                    open.shutdown().await;
+                if !*shared.lapsed.borrow() && shared.warrant.lapse().is_some() {
+                    shared.lapsed.send_replace(true);
                 }
             }
             Some(_) = open.join_next(), if !open.is_empty() => {}

@@ -257,13 +257,15 @@ async fn a_revoked_warrant_closes_what_is_open_and_refuses_what_comes() {
         !matches!(ended.1, Some(std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)),
         "{ended:?}"
     );
-    assert!(ended.0.is_empty());
+    // Cut off without a word, or told why when the end came before the request was looked at.
+    let said = String::from_utf8_lossy(&ended.0);
+    assert!(said.is_empty() || said.contains("warrant-revoked"), "{said}");
     let answer = world
         .raw(format!("GET /git/{NAME}.git/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: b\r\n\r\n"))
         .await;
     assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("warrant-revoked"), "{answer}");
     let report = world.stop().await;
-    assert_eq!(report.refusals_by_rule[&Rule::WarrantRevoked], 1);
+    assert!(report.refusals_by_rule[&Rule::WarrantRevoked] >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
