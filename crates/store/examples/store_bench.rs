@@ -174,8 +174,9 @@ impl Bench {
     async fn complete(&self, leases: &[Lease], group: usize) -> Result<(), Failure> {
         for group in leases.chunks(group) {
             let mut tx = self.store.begin(&self.scope).await?;
-            for lease in group {
-                tx.task_move(lease, RunState::Failed, None).await?;
+            match group {
+                [lease] => tx.task_move(lease, RunState::Failed, None).await?,
+                leases => tx.task_end_batch(leases, RunState::Failed, None).await?,
             }
             tx.commit().await?;
         }

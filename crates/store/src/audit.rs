@@ -4,6 +4,7 @@
 //! it become durable together with the action they tell of, or not at all; a head that doesn't fit the last signed
 //! checkpoint is never signed again, so that somebody who rewrites the table can't have us vouch for it.
 
+use crate::config::Engine;
 use crate::error::StoreError;
 use crate::signing::KeyPurpose;
 use crate::sql::{Row, Value, statements, values};
@@ -17,6 +18,10 @@ statements! {
     // Takes the row's lock on both engines: from here to the end this transaction is the org's only sequencer.
     scoped AUDIT_HEAD_TAKE =
         "update audit_head set updated_at = $2 where org_id = $1 returning size, frontier";
+    // Takes the lock and moves on in one step, if nobody else has appended since.
+    scoped AUDIT_HEAD_ADVANCE =
+        "update audit_head set size = $2, frontier = $3, updated_at = $4 where org_id = $1 and size = $5 and frontier = $6 \
+         returning size";
     scoped AUDIT_HEAD_SET = "update audit_head set size = $2, frontier = $3 where org_id = $1";
     scoped AUDIT_HEAD_GET = "select size, frontier from audit_head where org_id = $1";
     rows (shared 2) AUDIT_RECORD_ADD =
@@ -118,6 +123,24 @@ pub struct AuditErasure {
     pub commitment: Hash,
     /// The record that tells of the erasure, and the checkpoint over it.
     pub receipt: AuditReceipt,
+}
+
+/// A record that has its place, ready to be written.
+struct PlacedRecord {
+    seq: i64,
+    action: AuditAction,
+    canonical: Vec<u8>,
+    salt: Salt,
+    leaf: Hash,
+}
+
+/// Records that have their places, and the head that they lead to.
+struct Placed {
+    first: u64,
+    records: Vec<PlacedRecord>,
+    size: i64,
+    blob: Vec<u8>,
+    note: String,
 }
 
 fn number(value: u64) -> Result<i64, StoreError> {
@@ -238,11 +261,38 @@ impl OrgTx {
     /// # Errors
     /// `proof-wrong` when the stored head isn't the one that was signed; errors of keys and database.
     pub async fn audit_append(&mut self, drafts: Vec<AuditDraft>) -> Result<AuditReceipt, StoreError> {
-        let (org, at) = (self.org(), self.inner.now());
+        let at = self.inner.now();
         let key = self.audit_signing_key().await?;
-        let mut frontier = self.audit_head_take(&key, at).await?;
-        let first = frontier.size();
-        let mut placed = Vec::with_capacity(drafts.len());
+        // On SQLite nobody else can have the lock: the head that this process wrote last is checked and moved on in one
+        // statement. On PostgreSQL several transactions may want it, so the lock comes first.
+        if let Some(old) = self.trusted_head().filter(|_| self.engine() == Engine::Sqlite) {
+            let from = Frontier::read(&old)?;
+            let placed = self.audit_place(&key, from.clone(), drafts.clone(), at)?;
+            let row: &[Value<'_>] = values![placed.size, &placed.blob, at, number(from.size())?, &old];
+            if self.first(AUDIT_HEAD_ADVANCE, row).await?.is_some() {
+                return self.audit_write(placed, at).await;
+            }
+        }
+        let frontier = self.audit_head_take(&key, at).await?;
+        let placed = self.audit_place(&key, frontier, drafts, at)?;
+        self.change(AUDIT_HEAD_SET, values![placed.size, &placed.blob]).await?;
+        self.audit_write(placed, at).await
+    }
+
+    fn trusted_head(&self) -> Option<Vec<u8>> {
+        self.new_head.clone().or_else(|| self.inner.rings.get(self.org()).trusted_head.clone())
+    }
+
+    /// Gives drafts their places after `frontier`, and signs the head that they lead to.
+    fn audit_place(
+        &self,
+        key: &SigningKey,
+        mut frontier: Frontier,
+        drafts: Vec<AuditDraft>,
+        at: i64,
+    ) -> Result<Placed, StoreError> {
+        let (org, first) = (self.org(), frontier.size());
+        let mut records = Vec::with_capacity(drafts.len());
         for (seq, draft) in (first..).zip(drafts) {
             let action = draft.action;
             let canonical = AuditRecord::place(draft, org, seq, at)
@@ -251,29 +301,33 @@ impl OrgTx {
             let salt = Salt::random(&*self.inner.entropy);
             let leaf = Hash::leaf(&Hash::commitment(&salt, &canonical));
             frontier.append(leaf)?;
-            placed.push((number(seq)?, action, canonical, salt, leaf));
+            records.push(PlacedRecord { seq: number(seq)?, action, canonical, salt, leaf });
         }
-        let rows: Vec<Vec<Value<'_>>> = placed
+        let note = Checkpoint::new(org, frontier.size(), frontier.root()).sign(org, key)?;
+        Ok(Placed { first, records, size: number(frontier.size())?, blob: frontier.to_bytes(), note })
+    }
+
+    /// Writes records and checkpoint; the head is written already.
+    async fn audit_write(&mut self, placed: Placed, at: i64) -> Result<AuditReceipt, StoreError> {
+        let Placed { first, records, size, blob, note } = placed;
+        let rows: Vec<Vec<Value<'_>>> = records
             .iter()
-            .map(|(seq, action, canonical, salt, leaf)| {
+            .map(|record| {
                 vec![
-                    Value::from(*seq),
-                    Value::from(action.as_str()),
-                    Value::from(canonical),
-                    Value::from(salt.as_bytes().as_slice()),
-                    Value::from(leaf.as_bytes().as_slice()),
+                    Value::from(record.seq),
+                    Value::from(record.action.as_str()),
+                    Value::from(&record.canonical),
+                    Value::from(record.salt.as_bytes().as_slice()),
+                    Value::from(record.leaf.as_bytes().as_slice()),
                 ]
             })
             .collect();
         self.insert_rows(&AUDIT_RECORD_ADD, values![at], &rows).await?;
-        let note = Checkpoint::new(org, frontier.size(), frontier.root()).sign(org, &key)?;
-        let (size, blob) = (number(frontier.size())?, frontier.to_bytes());
-        self.change(AUDIT_HEAD_SET, values![size, &blob]).await?;
-        if frontier.size() > first {
+        if !records.is_empty() {
             self.change(AUDIT_CHECKPOINT_ADD, values![size, &note, at]).await?;
         }
         self.new_head = Some(blob);
-        Ok(AuditReceipt { first, count: frontier.size() - first, checkpoint: note })
+        Ok(AuditReceipt { first, count: records.len() as u64, checkpoint: note })
     }
 
     /// Locks the head and checks it against the last signed checkpoint, unless this process wrote it itself.
@@ -283,8 +337,7 @@ impl OrgTx {
         let mut columns = row.read("audit_head");
         let (size, blob) = (columns.int()?, columns.bytes()?);
         // Ours, or the head of a log in which nothing was ever signed.
-        let trusted = self.new_head.as_ref() == Some(&blob)
-            || self.inner.rings.get(self.org()).trusted_head.as_ref() == Some(&blob)
+        let trusted = self.trusted_head().as_ref() == Some(&blob)
             || (size == 0 && self.audit_checkpoint().await?.is_none());
         let frontier = if trusted {
             Frontier::read(&blob)?

@@ -32,11 +32,19 @@ statements! {
          where org_id = $1 and id = $2 and state in ('queued', 'preparing', 'running', 'needs_input', 'verifying') \
          returning state";
     scoped TASK_STATE_GET = "select state from task where org_id = $1 and id = $2";
-    scoped TASK_MOVE = "update task set state = $3, updated_at = $4 where org_id = $1 and id = $2";
+    // Fence, legal step and write in one statement; what went wrong is looked up only when it changes nothing.
     // The end of a task gives up its lease in the same statement.
-    scoped TASK_END =
+    scoped TASK_MOVE =
+        "update task set state = $5, updated_at = $6, \
+         last_error = case when $8 = 1 then $7 else last_error end, \
+         lease_owner = case when $8 = 1 then null else lease_owner end, \
+         lease_until = case when $8 = 1 then null else lease_until end \
+         where org_id = $1 and id = $2 and lease_owner = $3 and generation = $4 and state in ($9, $10, $11, $12, $13) \
+         returning id";
+    rows (shared 10) TASK_END_MANY =
         "update task set state = $3, updated_at = $4, last_error = $5, lease_owner = null, lease_until = null \
-         where org_id = $1 and id = $2";
+         where org_id = $1 and lease_owner = $2 and state in ($6, $7, $8, $9, $10) \
+         and (id, generation) in (values ($11, $12 + 0))";
     scoped TASK_REQUEUE =
         "update task set state = 'queued', updated_at = $3, last_error = $4, run_at = $5, lease_owner = null, \
          lease_until = null where org_id = $1 and id = $2";
@@ -157,6 +165,24 @@ fn task(mut columns: Columns<'_>) -> Result<Task, StoreError> {
         created_at: columns.int()?,
         updated_at: columns.int()?,
     })
+}
+
+/// The states that `state` may follow, filled up with a word that is none.
+fn states_before(state: RunState) -> [&'static str; 5] {
+    let mut words = RunState::ALL.into_iter().filter(|from| from.may_become(state)).map(RunState::as_str);
+    [(); 5].map(|()| words.next().unwrap_or("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_places_hold_every_state_before() {
+        for state in RunState::ALL {
+            assert!(RunState::ALL.into_iter().filter(|from| from.may_become(state)).count() <= 5, "{state}");
+        }
+    }
 }
 
 impl OrgRead {
@@ -286,19 +312,66 @@ impl OrgTx {
         state: RunState,
         error: Option<&str>,
     ) -> Result<(), StoreError> {
-        self.lease_guard(lease).await?;
-        let from = self.task_state(lease).await?;
-        if from == state {
+        let (token, now) = (lease.token(), self.inner.now());
+        let [a, b, c, d, e] = states_before(state);
+        let last = i64::from(state.is_final());
+        let row: &[Value<'_>] = values![
+            token.task,
+            &token.owner,
+            token.generation,
+            state.as_str(),
+            now,
+            error,
+            last,
+            a,
+            b,
+            c,
+            d,
+            e
+        ];
+        if token.org == self.org() && self.first(TASK_MOVE, row).await?.is_some() {
+            self.fenced = Some((token.task, token.generation));
+            self.announce(Topic::Run);
             return Ok(());
         }
-        if !from.may_become(state) {
-            return Err(StoreError::Transition { what: "task", from, to: state });
+        self.lease_guard(lease).await?;
+        let from = self.task_state(lease).await?;
+        if from == state { Ok(()) } else { Err(StoreError::Transition { what: "task", from, to: state }) }
+    }
+
+    /// Ends many tasks of one worker with few statements, all or none.
+    ///
+    /// # Errors
+    /// `lease-lost` when one of them is not the worker's any more, is of another org, or stands in a state that `state`
+    /// can't follow; `input` when `state` is no end, or the leases are of several workers. The transaction can't be
+    /// committed then.
+    pub async fn task_end_batch(
+        &mut self,
+        leases: &[Lease],
+        state: RunState,
+        error: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let Some(first) = leases.first() else { return Ok(()) };
+        let input = |why: &str| StoreError::Input { what: "batch of tasks", why: why.to_owned() };
+        if !state.is_final() {
+            return Err(input("the state is no end"));
         }
-        let (task, now) = (lease.task(), self.inner.now());
-        if state.is_final() {
-            self.change(TASK_END, values![task, state.as_str(), now, error]).await?;
-        } else {
-            self.change(TASK_MOVE, values![task, state.as_str(), now]).await?;
+        if leases.iter().any(|lease| lease.owner() != first.owner()) {
+            return Err(input("the leases are of several workers"));
+        }
+        let now = self.inner.now();
+        let [a, b, c, d, e] = states_before(state);
+        let org = self.org();
+        let rows: Vec<Vec<Value<'_>>> = leases
+            .iter()
+            .filter(|lease| lease.token().org == org)
+            .map(|lease| vec![Value::from(lease.task()), Value::from(lease.token().generation)])
+            .collect();
+        let shared: &[Value<'_>] = values![first.owner(), state.as_str(), now, error, a, b, c, d, e];
+        let ended = self.insert_rows(&TASK_END_MANY, shared, &rows).await?;
+        if ended != leases.len() as u64 {
+            self.broken = true;
+            return Err(StoreError::LeaseLost);
         }
         self.announce(Topic::Run);
         Ok(())

@@ -4,6 +4,7 @@
 //! transaction also carries the org in `app.org_id`, which row-level security compares with; a transaction with a
 //! failed statement can't be committed, on either engine; dropping a transaction undoes it.
 
+use crate::config::Engine;
 use crate::error::StoreError;
 use crate::scope::OrgScope;
 use crate::signal::Topic;
@@ -102,6 +103,13 @@ impl OrgRead {
     #[must_use]
     pub fn org(&self) -> OrgId {
         self.scope.org()
+    }
+
+    pub(crate) const fn engine(&self) -> Engine {
+        match self.link {
+            Link::Sqlite(_) | Link::SqliteWriter(_) => Engine::Sqlite,
+            Link::Postgres(_) => Engine::Postgres,
+        }
     }
 
     /// Runs a statement with the org as `$1` and `values` from `$2` on.

@@ -2,13 +2,18 @@
 
 use super::{ROW_SIZES, Row, ScopedRows, Value};
 use crate::error::StoreError;
+use crate::store::sqlite::WriteLink;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments as _, Postgres, SqlStr, Sqlite, Transaction};
+use sqlx::{Arguments as _, Postgres, SqlStr, Sqlite, SqliteConnection, Transaction};
 
 /// A transaction. Dropping it rolls back.
 pub(crate) enum Link {
+    /// A reader of SQLite.
     Sqlite(Transaction<'static, Sqlite>),
+    /// The writer of SQLite.
+    SqliteWriter(WriteLink),
+    /// PostgreSQL.
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -44,6 +49,14 @@ macro_rules! query {
     };
 }
 
+/// Begins or ends a transaction of the writer; prepared once.
+pub(crate) async fn run_plain(
+    connection: &mut SqliteConnection,
+    text: &'static str,
+) -> Result<(), sqlx::Error> {
+    query!(Sqlite, text, SqliteArguments::default()).execute(connection).await.map(drop)
+}
+
 impl Link {
     /// Runs a statement; the number of rows it changed.
     pub(crate) async fn execute(
@@ -54,6 +67,10 @@ impl Link {
         match self {
             Self::Sqlite(tx) => {
                 let done = query!(Sqlite, text, sqlite_arguments(values)?).execute(&mut **tx).await?;
+                Ok(done.rows_affected())
+            }
+            Self::SqliteWriter(tx) => {
+                let done = query!(Sqlite, text, sqlite_arguments(values)?).execute(tx.connection()?).await?;
                 Ok(done.rows_affected())
             }
             Self::Postgres(tx) => {
@@ -74,6 +91,11 @@ impl Link {
                 let rows = query!(Sqlite, text, sqlite_arguments(values)?).fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
+            Self::SqliteWriter(tx) => {
+                let rows =
+                    query!(Sqlite, text, sqlite_arguments(values)?).fetch_all(tx.connection()?).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
             Self::Postgres(tx) => {
                 let rows = query!(Postgres, text, postgres_arguments(values)?).fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
@@ -90,6 +112,11 @@ impl Link {
         match self {
             Self::Sqlite(tx) => {
                 let row = query!(Sqlite, text, sqlite_arguments(values)?).fetch_optional(&mut **tx).await?;
+                Ok(row.map(Row::Sqlite))
+            }
+            Self::SqliteWriter(tx) => {
+                let row =
+                    query!(Sqlite, text, sqlite_arguments(values)?).fetch_optional(tx.connection()?).await?;
                 Ok(row.map(Row::Sqlite))
             }
             Self::Postgres(tx) => {
@@ -130,6 +157,7 @@ impl Link {
     pub(crate) async fn script(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
+            Self::SqliteWriter(tx) => sqlx::raw_sql(text).execute(tx.connection()?).await.map(drop),
             Self::Postgres(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
         }
     }
@@ -140,6 +168,7 @@ impl Link {
         let text = sqlx::AssertSqlSafe(text);
         match self {
             Self::Sqlite(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
+            Self::SqliteWriter(tx) => sqlx::raw_sql(text).execute(tx.connection()?).await.map(drop),
             Self::Postgres(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
         }
     }
@@ -147,6 +176,7 @@ impl Link {
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
+            Self::SqliteWriter(tx) => tx.commit().await,
             Self::Postgres(tx) => tx.commit().await,
         }
     }
@@ -154,6 +184,7 @@ impl Link {
     pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(tx) => tx.rollback().await,
+            Self::SqliteWriter(tx) => tx.rollback().await,
             Self::Postgres(tx) => tx.rollback().await,
         }
     }

@@ -93,7 +93,7 @@ pub(crate) struct System {
     pub(crate) text: &'static str,
 }
 
-/// An insert of many rows: the text of one row, repeated in a few fixed sizes so that each stays prepared.
+/// A statement over many rows (`insert … values (…)`, `… in (values (…))`): the text of one row, repeated in a few fixed sizes so that each stays prepared.
 ///
 /// Sizes are small on purpose: SQLite finds the index of a `$n` by walking a list, which makes a text of a thousand
 /// placeholders slower than ten of a hundred.
@@ -131,24 +131,29 @@ impl ScopedRows {
     }
 }
 
-/// Repeats the `(…)` after `values`: `$1..=$shared` stay, the others count on.
+/// Repeats the first `(…)` after `values`: `$1..=$shared` stay, the others count on.
 fn repeat_row(text: &str, shared: usize, rows: usize) -> String {
-    let Some((head, rest)) = text.split_once(" values (") else { return text.to_owned() };
+    let Some((head, rest)) = text.split_once("values (") else { return text.to_owned() };
     let Some((row, tail)) = rest.split_once(')') else { return text.to_owned() };
-    let cells: Vec<&str> = row.split(',').map(str::trim).collect();
-    let number = |cell: &str| cell.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
-    let own = cells.iter().filter_map(|cell| number(cell)).max().unwrap_or(0).saturating_sub(shared);
-    let mut out = format!("{head} values ");
+    // Pieces between the `$`: all but the first begin with a number.
+    let pieces: Vec<(usize, &str)> = row
+        .split('$')
+        .skip(1)
+        .map(|piece| {
+            let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, text) = piece.split_at(digits);
+            (number.parse().unwrap_or(0), text)
+        })
+        .collect();
+    let own = pieces.iter().map(|(number, _)| *number).max().unwrap_or(0).saturating_sub(shared);
+    let before = row.split('$').next().unwrap_or_default();
+    let mut out = format!("{head}values ");
     for index in 0..rows {
         out.push_str(if index == 0 { "(" } else { ", (" });
-        for (position, cell) in cells.iter().enumerate() {
-            if position > 0 {
-                out.push_str(", ");
-            }
-            match number(cell) {
-                Some(number) if number > shared => out.push_str(&format!("${}", number + index * own)),
-                _ => out.push_str(cell),
-            }
+        out.push_str(before);
+        for (number, text) in &pieces {
+            let number = if *number > shared { number + index * own } else { *number };
+            out.push_str(&format!("${number}{text}"));
         }
         out.push(')');
     }

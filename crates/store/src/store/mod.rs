@@ -18,7 +18,7 @@ use tipstaff_seal::RingKey;
 /// The pools of one engine.
 pub(crate) enum Db {
     /// One writer, so that writers of this process queue fairly instead of meeting at the file's lock.
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Sqlite { writer: sqlite::Writer, readers: SqlitePool },
     /// One pool per role.
     Postgres { app: PgPool, scheduler: PgPool },
 }

@@ -7,11 +7,13 @@ use crate::migrate;
 use crate::sql::{Link, statements};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tipstaff_model::Clock;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Bytes of a page; SQLite's default.
 const PAGE: u64 = 4096;
@@ -59,25 +61,91 @@ pub(super) async fn open(path: &Path, config: &StoreConfig, clock: &dyn Clock) -
     let read = plain.pragma("query_only", "on");
     // A writer waits for the process's own writers as long as for other processes.
     let patience = Duration::from_millis(config.busy_timeout_ms);
-    let pool = || {
-        PoolOptions::new()
-            .test_before_acquire(false)
-            .acquire_timeout(patience)
-            .idle_timeout(None)
-            .max_lifetime(None)
-    };
-    let writer = pool().max_connections(1).connect_with(write).await.map_err(driver)?;
-    let readers = pool().max_connections(config.connections.max(1)).connect_lazy_with(read);
+    let writer =
+        Writer { slot: Arc::new(Mutex::new(Some(write.connect().await.map_err(driver)?))), patience };
+    let readers = PoolOptions::new()
+        .test_before_acquire(false)
+        .acquire_timeout(patience)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .max_connections(config.connections.max(1))
+        .connect_lazy_with(read);
     let db = Db::Sqlite { writer, readers };
     migrate::sqlite_migrate(&db, clock, config.busy_timeout_ms).await?;
     Ok(db)
 }
 
-/// Begins a transaction that has the write lock from its first moment, so that it never has to be upgraded.
+/// Begins a writing transaction. On SQLite it has the write lock from its first moment, so that it never has to be
+/// upgraded.
 pub(crate) async fn begin_write(db: &Db) -> Result<Link, sqlx::Error> {
     match db {
-        Db::Sqlite { writer, .. } => Ok(Link::Sqlite(writer.begin_with("begin immediate").await?)),
+        Db::Sqlite { writer, .. } => Ok(Link::SqliteWriter(writer.begin().await?)),
         Db::Postgres { app, .. } => Ok(Link::Postgres(app.begin().await?)),
+    }
+}
+
+/// The one connection that writes. A pool of one would cost another trip to its thread per transaction.
+pub(crate) struct Writer {
+    slot: Arc<Mutex<Option<SqliteConnection>>>,
+    patience: Duration,
+}
+
+impl Writer {
+    async fn begin(&self) -> Result<WriteLink, sqlx::Error> {
+        let slot = Arc::clone(&self.slot).lock_owned();
+        let slot = tokio::time::timeout(self.patience, slot).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        // From here on, being dropped at any point rolls back, whether or not the transaction has begun.
+        let mut link = WriteLink { slot: Some(slot) };
+        crate::sql::link::run_plain(link.connection()?, "begin immediate").await?;
+        Ok(link)
+    }
+
+    pub(super) async fn close(&self) {
+        if let Some(connection) = self.slot.lock().await.take() {
+            // What was committed is in the log; the next one to open the file folds it in.
+            let _ = connection.close().await;
+        }
+    }
+}
+
+/// The writer, in a transaction.
+pub(crate) struct WriteLink {
+    slot: Option<OwnedMutexGuard<Option<SqliteConnection>>>,
+}
+
+impl WriteLink {
+    pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        self.slot.as_mut().and_then(|slot| slot.as_mut()).ok_or(sqlx::Error::PoolClosed)
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        crate::sql::link::run_plain(self.connection()?, "commit").await?;
+        self.slot = None;
+        Ok(())
+    }
+
+    pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        crate::sql::link::run_plain(self.connection()?, "rollback").await?;
+        self.slot = None;
+        Ok(())
+    }
+}
+
+impl Drop for WriteLink {
+    fn drop(&mut self) {
+        let Some(mut slot) = self.slot.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // The program ends. Closing the connection undoes the transaction.
+            *slot = None;
+            return;
+        };
+        // The slot stays taken until it is undone, so that the next writer meets a clean connection.
+        runtime.spawn(async move {
+            if let Some(connection) = slot.as_mut() {
+                // It fails when nothing was begun, or when SQLite has undone it already: both are what is wanted.
+                let _ = crate::sql::link::run_plain(connection, "rollback").await;
+            }
+        });
     }
 }
 

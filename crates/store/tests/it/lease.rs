@@ -75,6 +75,7 @@ async fn every_fenced_write(tx: &mut OrgTx, lease: &Lease) -> Vec<(&'static str,
         ("refusal_add", tx.refusal_add(lease, &refusal).await.map(drop)),
         ("warrant_add", tx.warrant_add(lease, &signed).await),
         ("task_move", tx.task_move(lease, RunState::Failed, None).await),
+        ("task_end_batch", tx.task_end_batch(std::slice::from_ref(lease), RunState::Failed, None).await),
         ("lease_guard", tx.lease_guard(lease).await),
         ("lease_renew", tx.lease_renew(lease, 1_000).await.map(drop)),
     ]
@@ -92,7 +93,9 @@ fn every_method_with_a_lease_is_in_the_list() {
         let text = std::fs::read_to_string(&path).unwrap();
         for part in text.split("    pub async fn ").skip(1) {
             let (head, _) = part.split_once('{').unwrap();
-            if head.contains("lease: &Lease") && head.contains("&mut self") {
+            if (head.contains("lease: &Lease") || head.contains("leases: &[Lease]"))
+                && head.contains("&mut self")
+            {
                 found.insert(head.split('(').next().unwrap().to_owned());
             }
         }
@@ -107,6 +110,7 @@ fn every_method_with_a_lease_is_in_the_list() {
         "task_move",
         "lease_guard",
         "lease_renew",
+        "task_end_batch",
     ];
     assert_eq!(found, listed.into_iter().map(str::to_owned).collect::<HashSet<_>>());
 }
@@ -123,8 +127,8 @@ story! {
         for (name, answer) in every_fenced_write(&mut tx, &lease).await {
             assert_eq!(answer.map_err(|error| error.code()), Err("lease-lost"), "{name}");
         }
-        // Even a worker that ignores all of this and commits leaves no trace.
-        tx.commit().await.unwrap();
+        // Even a worker that ignores all of this can't commit it.
+        assert_eq!(code(tx.commit().await), "transaction-broken");
         assert_eq!(code(world.store.lease_renew(&lease, 1_000).await), "lease-lost");
         let mut read = world.read().await;
         assert_eq!(read.run_get(lease.run()).await.unwrap(), before);
@@ -275,5 +279,35 @@ story! {
         let mut read = world.read().await;
         assert_eq!(read.audit_size().await.unwrap(), 13);
         assert_eq!(read.task_count().await.unwrap(), [(RunState::Interrupted, 12)]);
+    }
+}
+
+story! {
+    async fn many_tasks_end_together_or_not_at_all(world: World) {
+        let mut tx = world.begin().await;
+        tx.task_add_batch(vec![task_draft(); 33]).await.unwrap();
+        tx.commit().await.unwrap();
+        let leases = world.store.task_claim_batch("w", 60_000, 100).await.unwrap();
+        assert_eq!(leases.len(), 33);
+        // One of them is lost: nothing of the batch is kept.
+        world.vandal(&format!("update task set generation = 9 where id = '{}'", leases[32].task()));
+        let mut tx = world.begin().await;
+        assert_eq!(code(tx.task_end_batch(&leases, RunState::Failed, None).await), "lease-lost");
+        assert_eq!(code(tx.commit().await), "transaction-broken");
+        assert_eq!(world.read().await.task_count().await.unwrap(), [(RunState::Preparing, 33)]);
+        let mut tx = world.begin().await;
+        assert_eq!(code(tx.task_end_batch(&leases[..1], RunState::Running, None).await), "input");
+        tx.task_end_batch(&leases[..32], RunState::Failed, Some("why")).await.unwrap();
+        tx.task_end_batch(&[], RunState::Failed, None).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = world.begin().await;
+        assert_eq!(tx.task_count().await.unwrap(), [(RunState::Failed, 32), (RunState::Preparing, 1)]);
+        let ended = tx.task_get(leases[0].task()).await.unwrap().unwrap();
+        assert_eq!((ended.last_error.as_deref(), ended.lease_owner), (Some("why"), None));
+        // A state that can't follow is no end either: verifying comes before done.
+        tx.rollback().await.unwrap();
+        let lease = world.lease().await;
+        let mut tx = world.begin().await;
+        assert_eq!(code(tx.task_end_batch(&[lease], RunState::Done, None).await), "lease-lost");
     }
 }

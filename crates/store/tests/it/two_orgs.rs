@@ -111,6 +111,8 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.run_workspace_destroyed(run));
     let second = call!(journal, tx.task_claim(batch[2].id(), "worker", 60_000)).unwrap();
     call!(journal, tx.task_move(&second, RunState::Failed, Some("why")));
+    let third = call!(journal, tx.task_claim(batch[3].id(), "worker", 60_000)).unwrap();
+    call!(journal, tx.task_end_batch(&[third], RunState::Failed, None));
     call!(journal, tx.task_cancel(batch[0].id()));
     tx.commit().await.unwrap();
     let tx = store.begin(scope).await.unwrap();
