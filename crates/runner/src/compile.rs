@@ -44,7 +44,17 @@ pub fn compile_limits(limits: &Limits) -> SandboxLimits {
 /// The sandbox of a warrant. Every bit of it that grants something is read from the warrant here and nowhere else.
 #[must_use]
 pub fn compile_spec(warrant: &Warrant, rules: SandboxRules) -> SandboxSpec {
-    let SandboxRules { identity, workspace, grants, read_only_mounts, env, argv, stdio } = rules;
+    let SandboxRules { identity, workspace, grants, read_only_mounts, mut env, argv, stdio } = rules;
+    // Without a granted host there is nothing behind a proxy, and programs fail at once instead of asking for it.
+    if !warrant.egress.is_empty() {
+        let broker = format!("http://127.0.0.1:{}", tipstaff_sandbox::BROKER_PORT);
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
+            env.push((name.to_owned(), broker.clone()));
+        }
+        for name in ["no_proxy", "NO_PROXY"] {
+            env.push((name.to_owned(), "127.0.0.1,localhost,::1".to_owned()));
+        }
+    }
     SandboxSpec {
         identity,
         workspace,

@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Look at runs; apply or discard their changes
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Look at warrants in force; revoke one
+    #[command(subcommand)]
+    Warrants(WarrantsCommand),
     /// Look at the agents of your org; make your own
     #[command(subcommand)]
     Agents(AgentsCommand),
@@ -200,6 +203,23 @@ pub(crate) struct RunChoice {
     /// A run's id, or its last digits (at least four) [default: the latest run]
     #[arg(value_name = "RUN")]
     pub(crate) run: Option<String>,
+}
+
+/// `tipstaff warrants …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum WarrantsCommand {
+    /// The warrants that are in force now
+    List,
+    /// A warrant as it was signed, with the verdict on its signature
+    Show {
+        /// The warrant's id
+        warrant: String,
+    },
+    /// Take a warrant out of force at once; its run ends within seconds
+    Revoke {
+        /// The warrant's id
+        warrant: String,
+    },
 }
 
 /// `tipstaff agents …`

@@ -49,6 +49,9 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Audit(command) if command.is_offline() => commands::audit::offline(command, &output),
         Command::Run(arguments) => commands::run::run(*arguments, Context::open(env, output).await?).await,
         Command::Runs(command) => commands::runs::runs(command, Context::open(env, output).await?).await,
+        Command::Warrants(command) => {
+            commands::warrants::warrants(command, Context::open(env, output).await?).await
+        }
         Command::Agents(command) => {
             commands::agents::agents(command, Context::open(env, output).await?).await
         }

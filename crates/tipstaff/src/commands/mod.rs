@@ -9,4 +9,5 @@ pub(crate) mod keys;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod sandbox;
+pub(crate) mod warrants;
 pub(crate) mod worker;

@@ -1,5 +1,10 @@
 //! End-to-end tests: the real binary on real repositories, in real sandboxes.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests start the binary and other programs, and wait for them"
+)]
+
 #[cfg(test)]
 mod audit;
 #[cfg(test)]

@@ -72,3 +72,55 @@ fn a_killed_workers_task_is_tried_again() {
     assert_eq!(found, ["done", "interrupted"], "the dead attempt is on record, the next one did the work");
     world.tipstaff(&["audit", "verify"]).expect(0);
 }
+
+/// Starts a run that waits, and gives it time to be under way.
+fn waiting_run(world: &World) -> std::process::Child {
+    let repository = world.repository("demo");
+    let child = world.start(&[
+        "run",
+        "--json",
+        "--repo",
+        repository.to_str().unwrap(),
+        "--",
+        "sh",
+        "-c",
+        "echo x >> README.md; sleep 60",
+    ]);
+    for _ in 0..400 {
+        if states(world).iter().any(|state| state == "running") {
+            return child;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(25));
+    }
+    panic!("the run never got under way");
+}
+
+#[test]
+fn a_worker_that_lost_its_lease_stops_and_writes_nothing_more() {
+    let world = World::new();
+    let child = waiting_run(&world);
+    crate::audit::meddle(&world, "update task set generation = generation + 1, lease_owner = 'another';");
+    let ended = crate::world::wait(child, std::time::Duration::from_secs(30));
+    assert_eq!(ended.code, Some(7), "{ended:#?}");
+    assert_eq!(ended.json()["error"]["code"], "lease-lost");
+    assert_eq!(states(&world), ["running"], "the state is the other worker's to change");
+    world.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_revoked_warrant_ends_its_run_within_seconds_and_nothing_leaves() {
+    let world = World::new();
+    let child = waiting_run(&world);
+    let live = world.tipstaff(&["warrants", "list", "--json"]).expect(0).json();
+    let id = live["id"].as_str().unwrap().to_owned();
+    let shown = world.tipstaff(&["warrants", "show", &id]).expect(0).stdout;
+    assert!(shown.contains("signature") && shown.contains("holds"), "{shown}");
+    world.tipstaff(&["warrants", "revoke", &id]).expect(0);
+    let summary = crate::world::wait(child, std::time::Duration::from_secs(30)).expect(3).json();
+    assert_eq!((&summary["state"], &summary["exit_reason"]), (&"failed".into(), &"warrant_revoked".into()));
+    assert_eq!(summary["files_changed"], 0, "under a revoked warrant nothing is pushed");
+    assert_eq!(world.tipstaff(&["warrants", "list", "--json"]).expect(0).stdout.trim(), "");
+    world.tipstaff(&["warrants", "revoke", &id]).expect(2);
+    let log = world.tipstaff(&["audit", "list", "--limit", "100", "--json"]).expect(0).stdout;
+    assert!(log.contains("warrant.revoked"), "{log}");
+}
