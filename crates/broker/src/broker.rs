@@ -114,8 +114,11 @@ impl Broker {
     /// warrant: hand in the sandbox's own listener and no other.
     ///
     /// # Errors
-    /// [`BrokerError::Listener`] when the socket can't be used.
+    /// [`BrokerError::Listener`] when the socket can't be used, [`BrokerError::State`] when a quarantine can't be cleaned.
     pub fn serve(self, listener: std::net::TcpListener) -> Result<BrokerHandle, BrokerError> {
+        for repository in &self.config.repositories {
+            repository.quarantine.sweep()?;
+        }
         listener.set_nonblocking(true).map_err(BrokerError::Listener)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(BrokerError::Listener)?;
         let (stop, stopped) = watch::channel(false);

@@ -11,8 +11,11 @@ use crate::mirror::{Mirror, remove_dir};
 use crate::source::{LocalSource, Source};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tipstaff_model::CommitId;
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// How long the look at a work tree may take before it counts as unknown.
 const LOOK: Duration = Duration::from_secs(30);
@@ -67,7 +70,8 @@ impl Mirror {
         let Source::Local(local) = self.source() else { return Ok(info) };
         let dirty = match &info.head_commit {
             Some(head) if !local.bare => {
-                let private = self.path().join(format!("inspect-{}", std::process::id()));
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let private = self.path().join(format!("inspect-{}-{number}", std::process::id()));
                 let found = dirty(self.git(), local, head, &private).await;
                 let _ = remove_dir(&private);
                 found.unwrap_or(Dirty::Unknown)

@@ -121,7 +121,7 @@ impl Quarantine {
         Ok(quarantine)
     }
 
-    /// Opens a quarantine that was made before.
+    /// Opens a quarantine that was made before, for looking at it or for serving it again.
     ///
     /// # Errors
     /// [`BrokerError::NotARepository`] when there is none, or none that was finished.
@@ -131,9 +131,7 @@ impl Quarantine {
         let output =
             git.command("rev-parse").git_dir(&path).args(["--verify", "--quiet", BASE_REF]).finish().await?;
         let base = output.text().parse().map_err(|_| missing())?;
-        let quarantine = Self { git, path, base };
-        quarantine.sweep()?;
-        Ok(quarantine)
+        Ok(Self { git, path, base })
     }
 
     /// The bare repository.
@@ -268,8 +266,9 @@ impl Quarantine {
             .map(|_| ())
     }
 
-    /// Removes what pushes left that a killed process was in the middle of.
-    fn sweep(&self) -> Result<(), BrokerError> {
+    /// Removes what pushes left that a killed process was in the middle of. Only the one broker that serves this
+    /// quarantine may ask for it: another would take a running push away.
+    pub(crate) fn sweep(&self) -> Result<(), BrokerError> {
         let incoming = self.incoming();
         remove_dir(&incoming)?;
         fs::create_dir_all(&incoming).map_err(BrokerError::state(incoming, "created"))

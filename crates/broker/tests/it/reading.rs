@@ -136,14 +136,18 @@ async fn compressed_requests_are_read_and_bombs_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarantine_opens_again_and_sweeps_what_was_left() {
+async fn a_quarantine_opens_again_and_only_its_broker_sweeps_it() {
     let mut world = World::new().await;
-    world.stop().await;
-    std::fs::create_dir_all(world.quarantine.path().join("incoming/99-1/pack")).unwrap();
+    let running = world.quarantine.path().join("incoming/99-1");
+    std::fs::create_dir_all(running.join("pack")).unwrap();
     let git = open_git(world.dir.path()).await;
     let again = Quarantine::open(Arc::clone(&git), world.quarantine.path()).await.unwrap();
     assert_eq!(again.base(), &world.base.commit);
+    assert!(running.exists(), "a look takes no running push away");
+    world.stop().await;
+    world.serve_again();
     assert_eq!(world.held(), 0);
+    world.stop().await;
     assert_eq!(again.tip(&world.own()).await.unwrap(), None);
     assert_eq!(again.diffstat(&world.own()).await.unwrap().files_changed, 0);
     std::fs::create_dir_all(world.path("empty.git")).unwrap();

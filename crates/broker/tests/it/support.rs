@@ -288,6 +288,17 @@ impl World {
         }
     }
 
+    /// A new broker on the same quarantine, as after a crash.
+    pub(crate) fn serve_again(&mut self) {
+        let repository =
+            ServedRepository { name: NAME.parse().unwrap(), quarantine: self.quarantine.clone() };
+        let config = BrokerConfig::new(Arc::clone(&self.git), vec![repository]);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        self.address = listener.local_addr().unwrap();
+        let broker = Broker::new(config, Arc::clone(&self.warrant), self.control.clone());
+        self.handle = Some(broker.serve(listener).unwrap());
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}/git/{NAME}.git", self.address)
     }
