@@ -149,6 +149,9 @@ pub(crate) fn stage_operations(
     let mut operations = vec![StageOperation::MakePrivate];
     // Every source is taken before the stage covers anything.
     operations.extend(copies);
+    if identity.is_dedicated() {
+        operations.push(StageOperation::Detach { path: text("/sys")? });
+    }
     operations.push(StageOperation::StageRoot { path: text(layout.stage)? });
     operations.extend(places);
     Ok(operations)

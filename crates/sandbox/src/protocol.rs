@@ -241,3 +241,69 @@ impl Report {
 pub(crate) fn c_string(text: impl AsRef<OsStr>) -> Option<CString> {
     CString::new(text.as_ref().as_bytes()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = CString> {
+        proptest::collection::vec(1_u8.., 0..40).prop_map(|bytes| CString::new(bytes).unwrap())
+    }
+
+    fn any_orders() -> impl Strategy<Value = Orders> {
+        let rule = (text(), any::<u64>()).prop_map(|(path, access)| LandlockRule { path, access });
+        let lists = proptest::collection::vec(proptest::collection::vec(text(), 0..5), 3);
+        (
+            proptest::option::of(1_u16..),
+            proptest::collection::vec(any::<(u32, u64)>(), 0..9),
+            proptest::collection::vec(rule, 0..9),
+            proptest::collection::vec(any::<u8>(), 0..99),
+            text(),
+            lists,
+        )
+            .prop_map(|(listen_port, resource_limits, landlock, seccomp, cwd, mut lists)| Orders {
+                listen_port,
+                resource_limits,
+                landlock,
+                seccomp,
+                cwd,
+                path: lists.remove(0),
+                argv: lists.remove(0),
+                env: lists.remove(0),
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn orders_arrive_as_they_were_sent(orders in any_orders()) {
+            prop_assert_eq!(Orders::decode(&orders.encode()), Some(orders));
+        }
+
+        #[test]
+        fn orders_that_were_cut_or_lengthened_are_refused(orders in any_orders(), cut in any::<prop::sample::Index>()) {
+            let mut bytes = orders.encode();
+            prop_assert_eq!(Orders::decode(&bytes[..cut.index(bytes.len())]), None);
+            bytes.push(0);
+            prop_assert_eq!(Orders::decode(&bytes), None);
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange_to_be_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Orders::decode(&bytes);
+            let _ = Report::decode(&bytes);
+        }
+
+        #[test]
+        fn reports_arrive_as_they_were_sent(step: u32, errno: i32) {
+            for report in [Report::OuterFailed { step, errno }, Report::Listener, Report::Ready] {
+                prop_assert_eq!(Report::decode(&report.encode()), Some(report));
+            }
+            for step in InitStep::ALL {
+                let report = Report::InitFailed { step, errno };
+                prop_assert_eq!(Report::decode(&report.encode()), Some(report));
+            }
+        }
+    }
+}

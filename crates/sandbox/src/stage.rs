@@ -30,6 +30,9 @@ pub(crate) enum StageOperation {
     JoinCgroup { tasks: RawFd },
     /// Stops mounts from spreading back to the host.
     MakePrivate,
+    /// Lets go of a part of the host's tree that no run needs, if it is a mount. bubblewrap reads the whole mount
+    /// table again for each of its mounts, so a short table is a fast start.
+    Detach { path: CString },
     /// Takes a detached copy of a mount into a slot, with attributes.
     Clone { path: CString, slot: usize, recursive: bool, attributes: u64, idmap: Option<RawFd> },
     /// Mounts the stage's own tmpfs.
@@ -57,6 +60,7 @@ impl StageOperation {
             Self::Write { .. } => "user-map",
             Self::JoinCgroup { .. } => "cgroup-join",
             Self::MakePrivate => "private-mounts",
+            Self::Detach { .. } => "detach",
             Self::Clone { idmap: Some(_), .. } => "idmapped-mount",
             Self::Clone { .. } => "mount-copy",
             Self::StageRoot { .. } => "stage-root",
@@ -73,6 +77,7 @@ impl StageOperation {
     pub(crate) fn path(&self) -> Option<&CString> {
         match self {
             Self::Write { path, .. }
+            | Self::Detach { path }
             | Self::Clone { path, .. }
             | Self::StageRoot { path }
             | Self::Directory { path }
@@ -159,6 +164,10 @@ fn operate(operation: &StageOperation, slots: &mut [RawFd; SLOTS]) -> Result<(),
         StageOperation::JoinCgroup { tasks } => sys::write_once(*tasks, b"0"),
         StageOperation::MakePrivate => {
             sys::mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE | libc::MS_SILENT, c"")
+        }
+        StageOperation::Detach { path } => {
+            sys::detach(path);
+            Ok(())
         }
         StageOperation::Clone { path, slot, recursive, attributes, idmap } => {
             let mount = sys::open_tree_clone(path, *recursive)?;

@@ -111,6 +111,13 @@ pub(crate) fn mount(
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// umount2(2) with `MNT_DETACH`. What is not a mount, or may not be let go, stays.
+#[expect(unsafe_code, reason = "umount2(2) between fork and exec")]
+pub(crate) fn detach(path: &CStr) {
+    // SAFETY: `path` is a live NUL-terminated string.
+    let _ = unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+}
+
 /// mkdir(2).
 #[expect(unsafe_code, reason = "mkdir(2) between fork and exec")]
 pub(crate) fn mkdir(path: &CStr, mode: u32) -> Result<(), Errno> {

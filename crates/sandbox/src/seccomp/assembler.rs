@@ -4,7 +4,7 @@
 const LOAD_WORD: u16 = 0x20;
 const AND: u16 = 0x54;
 const JUMP_EQUAL: u16 = 0x15;
-#[cfg(target_arch = "x86_64")]
+const JUMP: u16 = 0x05;
 const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
@@ -31,7 +31,10 @@ pub(super) struct Instruction {
     pub(super) value: u32,
 }
 
-/// A run of instructions. A block given to [`Program::on`] or [`Program::when_equal`] must end with an answer.
+/// A system call's number and the block that judges it.
+pub(super) type Rule = (u32, Program);
+
+/// A run of instructions. A block given to [`Program::when_equal`] must end with an answer.
 #[derive(Debug, Default)]
 pub(super) struct Program {
     instructions: Vec<Instruction>,
@@ -110,10 +113,32 @@ impl Program {
         self.instructions.append(&mut block.instructions);
     }
 
-    /// A block for one system call, while its number is loaded.
-    pub(super) fn on(&mut self, number: libc::c_long, fill: impl FnOnce(&mut Self)) {
-        // Every number of both architectures fits; one that did not would never match.
-        self.when_equal(u32::try_from(number).unwrap_or(u32::MAX), fill);
+    /// Finds the loaded number among `rules` by halving, as the kernel runs the filter once for every number when
+    /// it is loaded; allows what is not among them.
+    pub(super) fn search(&mut self, rules: &[Rule]) {
+        const LEAF: usize = 3;
+        let (left, right) = rules.split_at(rules.len() / 2);
+        let Some((middle, _)) = right.first().filter(|_| rules.len() > LEAF) else {
+            for (number, block) in rules {
+                let length = u8::try_from(block.instructions.len()).unwrap_or(u8::MAX);
+                self.push(JUMP_EQUAL, 0, length, *number);
+                self.instructions.extend_from_slice(&block.instructions);
+            }
+            return self.allow();
+        };
+        let mut below = Self::default();
+        below.search(left);
+        self.push(JUMP_AT_LEAST, 0, 1, *middle);
+        self.push(JUMP, 0, 0, u32::try_from(below.instructions.len()).unwrap_or(u32::MAX));
+        self.instructions.append(&mut below.instructions);
+        self.search(right);
+    }
+
+    /// A block by itself, for [`Program::search`]. It must end with an answer.
+    pub(super) fn block(fill: impl FnOnce(&mut Self)) -> Self {
+        let mut block = Self::default();
+        fill(&mut block);
+        block
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -153,7 +178,10 @@ impl Program {
                 }
                 RETURN => return Some(step.value),
                 JUMP_EQUAL => loaded == step.value,
-                #[cfg(target_arch = "x86_64")]
+                JUMP => {
+                    position += usize::try_from(step.value).ok()?;
+                    continue;
+                }
                 JUMP_AT_LEAST => loaded >= step.value,
                 JUMP_ANY_BIT => loaded & step.value != 0,
                 _ => return None,

@@ -6,7 +6,7 @@ mod table;
 
 use std::sync::OnceLock;
 
-use assembler::{Program, errno};
+use assembler::{Program, Rule, errno};
 
 use crate::ExecPolicy;
 
@@ -72,18 +72,29 @@ fn program(exec: ExecPolicy) -> Program {
     program.load_number();
     #[cfg(target_arch = "x86_64")]
     program.if_at_least_kill(X32_BIT);
+    program.search(&rules(exec));
+    program
+}
+
+/// Which number is judged how, in the order of the numbers.
+fn rules(exec: ExecPolicy) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let mut on = |number: libc::c_long, fill: &dyn Fn(&mut Program)| {
+        // Every number of both architectures fits; one that did not would never match.
+        rules.push((u32::try_from(number).unwrap_or(u32::MAX), Program::block(|block| fill(block))));
+    };
     for (_, number) in table::REFUSED {
-        program.on(*number, |block| block.answer(errno(libc::EPERM)));
+        on(*number, &|block| block.answer(errno(libc::EPERM)));
     }
     for (_, number) in table::ABSENT {
-        program.on(*number, |block| block.answer(errno(libc::ENOSYS)));
+        on(*number, &|block| block.answer(errno(libc::ENOSYS)));
     }
-    program.on(libc::SYS_clone, |block| {
+    on(libc::SYS_clone, &|block| {
         block.load_argument(0);
         block.if_any_bit(NAMESPACE_FLAGS, errno(libc::EPERM));
         block.allow();
     });
-    program.on(libc::SYS_ioctl, |block| {
+    on(libc::SYS_ioctl, &|block| {
         block.load_argument(1);
         for request in TERMINAL_REQUESTS {
             block.if_equal(request, errno(libc::EPERM));
@@ -91,14 +102,14 @@ fn program(exec: ExecPolicy) -> Program {
         block.allow();
     });
     for (number, argument) in table::MODE_ARGUMENT {
-        program.on(*number, |block| {
+        on(*number, &|block| {
             block.load_argument(*argument);
             block.if_any_bit(SET_ID_BITS, errno(libc::EPERM));
             block.allow();
         });
     }
     for (number, flags) in table::OPEN_FLAGS_ARGUMENT {
-        program.on(*number, |block| {
+        on(*number, &|block| {
             block.load_argument(*flags);
             block.unless_any_bit_allow(MODE_COUNTS);
             block.load_argument(flags + 1);
@@ -106,21 +117,21 @@ fn program(exec: ExecPolicy) -> Program {
             block.allow();
         });
     }
-    program.on(libc::SYS_socket, socket_rules);
-    program.on(libc::SYS_socketpair, |block| {
+    on(libc::SYS_socket, &socket_rules);
+    on(libc::SYS_socketpair, &|block| {
         block.load_argument(0);
         block.if_equal_allow(libc::AF_UNIX.cast_unsigned());
         block.answer(errno(libc::EAFNOSUPPORT));
     });
     if exec == ExecPolicy::InstalledOnly {
-        program.on(libc::SYS_memfd_create, |block| {
+        on(libc::SYS_memfd_create, &|block| {
             block.load_argument(1);
             block.unless_any_bit(MFD_NOEXEC_SEAL, errno(libc::EPERM));
             block.allow();
         });
     }
-    program.allow();
-    program
+    rules.sort_by_key(|(number, _)| *number);
+    rules
 }
 
 fn socket_rules(block: &mut Program) {

@@ -135,6 +135,23 @@ fn executable_memory_files_need_the_any_policy() {
 }
 
 #[test]
+fn no_number_is_judged_twice_and_no_block_is_too_long_for_its_jump() {
+    for exec in [ExecPolicy::Any, ExecPolicy::InstalledOnly] {
+        let rules = rules(exec);
+        assert!(rules.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert!(rules.iter().all(|(_, block)| block.len() < 255 && block.len() > 0));
+    }
+}
+
+#[test]
+fn calls_that_no_rule_names_are_allowed() {
+    let named: Vec<_> = rules(ExecPolicy::InstalledOnly).into_iter().map(|(number, _)| number).collect();
+    for number in (0..600).filter(|number| !named.contains(number)) {
+        assert_eq!(verdict(ExecPolicy::InstalledOnly, number.into(), [u64::MAX; 6]), ALLOWED, "{number}");
+    }
+}
+
+#[test]
 fn the_program_fits_the_kernel_and_its_encoding() {
     for exec in [ExecPolicy::Any, ExecPolicy::InstalledOnly] {
         let program = program(exec);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 
 use tipstaff_sandbox::{Stdio, StdioPolicy, Workspace};
 
@@ -42,4 +43,51 @@ fn a_pipe_ends_with_the_command_though_our_own_processes_go_on() {
     assert!(rest.is_empty());
     assert_eq!(running.try_wait().unwrap(), None, "the command still runs");
     running.kill().unwrap();
+}
+
+/// A terminal of the test's own: its master, and the slave that a command gets.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let master =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let slave = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+    (master, slave)
+}
+
+/// Not a test by itself: what the next one starts with a terminal as its standard streams.
+#[test]
+fn inner_run_on_inherited_streams() {
+    let Some(text) = std::env::var_os("TIPSTAFF_TEST_INHERIT") else { return };
+    let mut spec = script(Workspace::Empty, text.to_str().unwrap());
+    spec.stdio = StdioPolicy::INHERITED;
+    let exit = sandbox().start(&spec).unwrap().wait().unwrap();
+    assert_eq!(exit.code, 7);
+}
+
+#[test]
+fn an_inherited_terminal_works_and_cannot_be_turned_against_its_owner() {
+    let (master, slave) = terminal();
+    // It is a terminal, not the controlling one; no input can be pushed into it; it cannot become ours.
+    let text = "test -t 0 && test -t 1 || exit 1; (: </dev/tty) 2>/dev/null && exit 2; \
+         python3 -c 'import fcntl,sys,os
+for request,argument in ((0x5412,b\"x\"),(0x541c,b\"\\x02\"),(0x5423,b\"\\0\\0\\0\\0\")):
+  try: fcntl.ioctl(0,request,argument); sys.exit(3)
+  except OSError: pass
+os._exit(0)' || exit 3; echo from inside; exit 7";
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "streams::inner_run_on_inherited_streams", "--nocapture", "--test-threads", "1"])
+        .env("TIPSTAFF_TEST_INHERIT", text)
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave)
+        .status()
+        .unwrap();
+    let mut said = vec![0; 65_536];
+    let count = rustix::io::read(&master, &mut said).unwrap();
+    said.truncate(count);
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(status.success(), "{said}");
+    assert!(said.contains("from inside"), "{said}");
 }
