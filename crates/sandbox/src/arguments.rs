@@ -129,15 +129,24 @@ fn stage_point(stage: &str, index: usize) -> String {
 /// The user namespaces by which owners are mapped, ready before the fork.
 pub(crate) type OwnerMaps = HashMap<Owner, RawFd>;
 
+/// Under which numbers the outer stage opens the directories of an overlay's layer. The server keeps the numbers
+/// taken until after the fork, so that nothing else can sit there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerNumbers {
+    pub(crate) upper: RawFd,
+    pub(crate) work: RawFd,
+}
+
 /// The outer stage's operations for the staged mounts of `table`, in their order.
 pub(crate) fn stage_operations(
     table: &MountTable,
     layout: &SystemLayout,
     identity: &RunIdentity,
     maps: &OwnerMaps,
+    numbers: LayerNumbers,
 ) -> Result<Vec<StageOperation>, SandboxError> {
-    let mut builder =
-        Builder { copies: Vec::new(), places: Vec::new(), stage: layout.stage, identity, maps, slot: 0 };
+    let (copies, places) = (Vec::new(), Vec::new());
+    let mut builder = Builder { copies, places, stage: layout.stage, identity, maps, numbers, slot: 0 };
     let mut index = 0;
     for entry in &table.entries {
         if let Source::Staged(staged) = &entry.source {
@@ -163,6 +172,7 @@ struct Builder<'a> {
     stage: &'a str,
     identity: &'a RunIdentity,
     maps: &'a OwnerMaps,
+    numbers: LayerNumbers,
     slot: usize,
 }
 
@@ -251,10 +261,10 @@ impl Builder<'_> {
         // Root may keep marks of renamed directories in attributes that no run can write; others may not.
         let marks = if self.identity.is_dedicated() { "redirect_dir=on" } else { "userxattr" };
         let options = if let Some(layer) = layer {
-            for (path, number) in [(&layer.upper, stage::UPPER_FD), (&layer.work, stage::WORK_FD)] {
+            let LayerNumbers { upper, work } = self.numbers;
+            for (path, number) in [(&layer.upper, upper), (&layer.work, work)] {
                 self.copies.push(StageOperation::OpenDirectory { path: text(path)?, number });
             }
-            let (upper, work) = (stage::UPPER_FD, stage::WORK_FD);
             format!(
                 "lowerdir={lower_point},upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work},{marks}"
             )

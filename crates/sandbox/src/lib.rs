@@ -18,8 +18,10 @@
 mod arguments;
 mod cgroup;
 mod disk;
+mod ends;
 mod environment;
 mod error;
+mod follow;
 mod identity;
 mod idmap;
 mod init;

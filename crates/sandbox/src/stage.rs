@@ -12,12 +12,8 @@ use crate::sys::{self, Errno, MountAttributes, PointerList};
 /// Where the stage keeps its mounts: a directory that every user may cross, in the run's private mount namespace.
 pub(crate) const STAGE_CANDIDATES: [&str; 4] = ["/mnt", "/media", "/srv", "/tmp"];
 
-/// Every number above this is free in the child while it works.
+/// Copies of descriptors get numbers from here on, out of the way of those that bubblewrap finds.
 const SCRATCH: RawFd = 200;
-/// The descriptor of the overlay's upper directory, while it is mounted.
-pub(crate) const UPPER_FD: RawFd = 190;
-/// The descriptor of the overlay's work directory, while it is mounted.
-pub(crate) const WORK_FD: RawFd = 191;
 /// The most mounts that can be held at a time.
 pub(crate) const SLOTS: usize = 64;
 

@@ -1,36 +1,28 @@
 //! From a description to a running command.
 
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{IoSliceMut, Read, Seek, Write};
-use std::mem::MaybeUninit;
+use std::io::{Read, Seek};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
-};
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use crate::arguments::{self, Arguments, OwnerMaps, Sources};
+use crate::arguments::{self, LayerNumbers, OwnerMaps, Sources};
 use crate::cgroup::RunCgroup;
+use crate::ends::Ends;
+use crate::follow::{Outcome, explain_bubblewrap, explain_report, first_process, follow};
 use crate::mounts::{Layer, MountTable, Owner, Source, Staged};
-use crate::protocol::{InitStep, Orders, Report, c_string, descriptor};
+use crate::protocol::{Orders, c_string, descriptor};
 use crate::running::Tree;
-use crate::stage::{self, Launch, StageOperation};
+use crate::stage::{Launch, StageOperation};
 use crate::sys::PointerList;
 use crate::{
-    BROKER_PORT, BrokerListener, RunIdentity, Running, Sandbox, SandboxError, SandboxSpec, Stdio,
-    environment, launcher, limits, seccomp,
+    BROKER_PORT, BrokerListener, RunIdentity, Running, Sandbox, SandboxError, SandboxSpec, environment,
+    launcher, limits, seccomp,
 };
-
-/// How long a start may take before it is given up, in seconds.
-const START_SECONDS: i64 = 20;
 
 impl Sandbox {
     /// Starts the command. Returns once it has been executed inside (or has failed to be).
@@ -43,7 +35,11 @@ impl Sandbox {
         prepare_overlays(&table, spec)?;
         let (maps, held_maps) = self.owner_maps(&table, spec)?;
         let bubblewrap = arguments::bubblewrap(&table, &self.layout, Sources::Staged);
-        let mut operations = arguments::stage_operations(&table, &self.layout, &spec.identity, &maps)?;
+        let reserved = [reserve_number()?, reserve_number()?];
+        let [upper, work] = reserved.each_ref().map(AsRawFd::as_raw_fd);
+        let numbers = LayerNumbers { upper, work };
+        let mut operations =
+            arguments::stage_operations(&table, &self.layout, &spec.identity, &maps, numbers)?;
         let cgroup =
             self.cgroups.create(&spec.limits).map_err(SandboxError::io("making the run's cgroup"))?;
         frame_operations(&mut operations, spec, &cgroup)?;
@@ -61,7 +57,7 @@ impl Sandbox {
         let names: Vec<_> =
             launch.operations.iter().map(|operation| (operation.name(), operation.path().cloned())).collect();
         let child = launcher::fork(launch)?;
-        drop(held_maps);
+        drop((held_maps, reserved));
         self.accompany(spec, ends, &names, child, cgroup)
     }
 
@@ -192,6 +188,12 @@ impl Baseline {
     }
 }
 
+/// A descriptor that only takes up its number.
+fn reserve_number() -> Result<OwnedFd, SandboxError> {
+    rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| SandboxError::io("reserving a descriptor")(error.into()))
+}
+
 fn mapped_owner(entry: &crate::mounts::Entry) -> Option<Owner> {
     match &entry.source {
         Source::Staged(Staged::Copy { idmap, .. } | Staged::Overlay { idmap, .. }) => *idmap,
@@ -291,258 +293,4 @@ fn frame_operations(
 fn clone_flags(spec: &SandboxSpec) -> u64 {
     let user = if spec.identity.is_dedicated() { 0 } else { libc::CLONE_NEWUSER };
     u64::from((libc::CLONE_NEWNS | user).cast_unsigned())
-}
-
-/// All descriptors of a start.
-struct Ends {
-    near: NearEnds,
-    far: FarEnds,
-}
-
-/// What the server keeps.
-struct NearEnds {
-    status: OwnedFd,
-    info: OwnedFd,
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-}
-
-/// What the child gets.
-struct FarEnds {
-    status: OwnedFd,
-    info: OwnedFd,
-    null: OwnedFd,
-    diagnosis: File,
-    arguments: OwnedFd,
-    orders: OwnedFd,
-    streams: [Stream; 3],
-    files: Vec<OwnedFd>,
-}
-
-enum Stream {
-    Own(OwnedFd),
-    Inherited(RawFd),
-}
-
-impl Stream {
-    fn raw(&self) -> RawFd {
-        match self {
-            Self::Own(fd) => fd.as_raw_fd(),
-            Self::Inherited(fd) => *fd,
-        }
-    }
-}
-
-impl Ends {
-    fn open(spec: &SandboxSpec, bubblewrap: &Arguments, orders: &Orders) -> Result<Self, SandboxError> {
-        Self::open_all(spec, bubblewrap, orders)
-            .map_err(SandboxError::io("opening the descriptors of a sandbox"))
-    }
-
-    fn open_all(spec: &SandboxSpec, bubblewrap: &Arguments, orders: &Orders) -> std::io::Result<Self> {
-        let (status, far_status) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let (info, far_info) = pipe_with(PipeFlags::CLOEXEC)?;
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let (stdin, far_stdin) = stream(spec.stdio.stdin, 0, &null)?;
-        let (stdout, far_stdout) = stream(spec.stdio.stdout, 1, &null)?;
-        let (stderr, far_stderr) = stream(spec.stdio.stderr, 2, &null)?;
-        let files = bubblewrap
-            .files
-            .iter()
-            .map(|text| memory_file(text.as_bytes()))
-            .collect::<std::io::Result<_>>()?;
-        Ok(Self {
-            near: NearEnds { status, info, stdin, stdout, stderr },
-            far: FarEnds {
-                status: far_status,
-                info: far_info,
-                null,
-                diagnosis: rustix::fs::memfd_create("diagnosis", MemfdFlags::CLOEXEC)?.into(),
-                arguments: memory_file(&bubblewrap.bytes())?,
-                orders: memory_file(&orders.encode())?,
-                streams: [far_stdin, far_stdout, far_stderr],
-                files,
-            },
-        })
-    }
-
-    fn descriptors(&self) -> Vec<(RawFd, RawFd)> {
-        let far = &self.far;
-        let mut out = vec![
-            (far.null.as_raw_fd(), 0),
-            (far.null.as_raw_fd(), 1),
-            (far.diagnosis.as_raw_fd(), 2),
-            (far.arguments.as_raw_fd(), descriptor::ARGUMENTS),
-            (far.info.as_raw_fd(), descriptor::INFO),
-            (far.status.as_raw_fd(), descriptor::STATUS),
-            (far.orders.as_raw_fd(), descriptor::ORDERS),
-        ];
-        out.extend(far.streams.iter().map(Stream::raw).zip(descriptor::STDIO..));
-        out.extend(far.files.iter().map(AsRawFd::as_raw_fd).zip(descriptor::FILES..));
-        out
-    }
-}
-
-/// The near and the far end of one standard stream.
-fn stream(how: Stdio, number: RawFd, null: &OwnedFd) -> std::io::Result<(Option<OwnedFd>, Stream)> {
-    match how {
-        Stdio::Null => Ok((None, Stream::Own(null.try_clone()?))),
-        Stdio::Inherit => Ok((None, Stream::Inherited(number))),
-        Stdio::Pipe => {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let (near, far) = if number == 0 { (write, read) } else { (read, write) };
-            Ok((Some(near), Stream::Own(far)))
-        }
-    }
-}
-
-/// A file in memory, read from its beginning.
-fn memory_file(bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    let mut file = File::from(rustix::fs::memfd_create("orders", MemfdFlags::CLOEXEC)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file.into())
-}
-
-enum Outcome {
-    Running {
-        listener: Option<OwnedFd>,
-    },
-    Failed(Report),
-    /// Nobody reported: bubblewrap failed.
-    Silent,
-}
-
-/// Reads reports until the socket closes, which the command's execve does.
-fn follow(status: BorrowedFd<'_>) -> Result<Outcome, SandboxError> {
-    let mut listener = None;
-    let mut ready = false;
-    loop {
-        let mut bytes = [0_u8; 9];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        await_report(status)?;
-        let received = rustix::net::recvmsg(
-            status,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
-        let count = match received {
-            Ok(message) => message.bytes,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(rustix::io::Errno::CONNRESET) => 0,
-            Err(error) => return Err(SandboxError::io("hearing from a starting sandbox")(error.into())),
-        };
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-                listener = descriptors.next().or(listener);
-            }
-        }
-        match Report::decode(bytes.get(..count).unwrap_or_default()) {
-            Some(Report::Listener) => {}
-            Some(Report::Ready) => ready = true,
-            Some(failure) => return Ok(Outcome::Failed(failure)),
-            None if ready => return Ok(Outcome::Running { listener }),
-            None => return Ok(Outcome::Silent),
-        }
-    }
-}
-
-fn await_report(status: BorrowedFd<'_>) -> Result<(), SandboxError> {
-    let patience = Timespec { tv_sec: START_SECONDS, tv_nsec: 0 };
-    let mut watched = [PollFd::from_borrowed_fd(status, PollFlags::IN)];
-    loop {
-        match poll(&mut watched, Some(&patience)) {
-            Ok(0) => {
-                let detail = format!("nothing was heard for {START_SECONDS} seconds");
-                return Err(SandboxError::StartFailed { step: "start", detail });
-            }
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(SandboxError::io("hearing from a starting sandbox")(error.into())),
-        }
-    }
-}
-
-/// bubblewrap tells the pid of the namespace's first process as JSON, before it lets it go on.
-fn first_process(info: &OwnedFd) -> Option<OwnedFd> {
-    let mut bytes = [0_u8; 512];
-    let flags = rustix::fs::fcntl_getfl(info).ok()?;
-    rustix::fs::fcntl_setfl(info, flags | OFlags::NONBLOCK).ok()?;
-    let count = rustix::io::read(info, &mut bytes).ok()?;
-    let text = std::str::from_utf8(bytes.get(..count)?).ok()?;
-    let (_, rest) = text.split_once("\"child-pid\":")?;
-    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
-    pidfd_open(Pid::from_raw(digits.parse().ok()?)?, PidfdFlags::empty()).ok()
-}
-
-fn explain_report(
-    report: Report,
-    spec: &SandboxSpec,
-    names: &[(&'static str, Option<CString>)],
-    bwrap: &CString,
-) -> SandboxError {
-    let path_of = |path: &Option<CString>| {
-        path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    match report {
-        Report::OuterFailed { step, errno } => {
-            let source = std::io::Error::from_raw_os_error(errno);
-            match names.get(step as usize) {
-                Some(("idmapped-mount", path)) => {
-                    SandboxError::IdMapUnsupported { path: path_of(path).into(), source }
-                }
-                Some(("overlay", path)) => {
-                    let lower = match &spec.workspace {
-                        crate::Workspace::Overlay { lower, .. } => lower.clone(),
-                        _ => path_of(path).into(),
-                    };
-                    SandboxError::OverlayUnsupported { path: lower, source }
-                }
-                Some(("user-map", _)) => crate::sandbox::namespaces_refused(&source),
-                Some((name, path)) => {
-                    SandboxError::StartFailed { step: name, detail: format!("{}: {source}", path_of(path)) }
-                }
-                None if step == u32::MAX => {
-                    SandboxError::BubblewrapMissing { path: bwrap.to_string_lossy().into_owned().into() }
-                }
-                None => {
-                    SandboxError::StartFailed { step: stage::step_name(step), detail: source.to_string() }
-                }
-            }
-        }
-        Report::InitFailed { step: InitStep::Execute, errno } => SandboxError::CommandUnusable {
-            program: spec.argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default(),
-            reason: match errno {
-                libc::ENOENT => "it is not there, or its interpreter is not".into(),
-                libc::EACCES => "it is not executable, or may not be executed under this policy".into(),
-                other => std::io::Error::from_raw_os_error(other).to_string(),
-            },
-        },
-        Report::InitFailed { step: InitStep::WorkingDirectory, errno } => SandboxError::spec(format!(
-            "the directory {} cannot be entered: {}",
-            spec.cwd.display(),
-            std::io::Error::from_raw_os_error(errno)
-        )),
-        Report::InitFailed { step, errno } => SandboxError::StartFailed {
-            step: step.name(),
-            detail: std::io::Error::from_raw_os_error(errno).to_string(),
-        },
-        Report::Listener | Report::Ready => {
-            SandboxError::StartFailed { step: "start", detail: "a report came out of order".into() }
-        }
-    }
-}
-
-fn explain_bubblewrap(said: &str) -> SandboxError {
-    let namespace_words =
-        ["new namespace", "uid map", "unprivileged user", "user namespaces", "CLONE_NEWUSER"];
-    if namespace_words.iter().any(|words| said.contains(words)) {
-        return crate::sandbox::namespaces_refused(&std::io::Error::other(said.to_owned()));
-    }
-    let detail = if said.is_empty() { "bubblewrap ended without a word".into() } else { said.to_owned() };
-    SandboxError::StartFailed { step: "bubblewrap", detail }
 }

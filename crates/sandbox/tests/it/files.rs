@@ -148,3 +148,12 @@ fn names_resolve_without_a_network_and_unknown_ones_fail_at_once() {
     assert_eq!(output.stdout, "yes\n");
     assert_ne!(output.exit.code, 0);
 }
+
+#[test]
+fn a_server_with_many_open_descriptors_starts_sandboxes_as_any_other() {
+    let held: Vec<_> = (0..600).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    let layered = Layered::new();
+    let output = run(&script(layered.workspace(), "cat below.txt; touch x; ls /proc/self/fd | wc -l"));
+    assert_eq!(output.stdout, "below\n4\n", "{output:?}");
+    drop(held);
+}
