@@ -1,7 +1,7 @@
 //! Measures the store against what its engines can do at best, in the same run: one JSON object per line,
 //! `{"name", "ours", "against", "unit", "target", "note"}`, or `{"name", "skipped"}`.
 //!
-//! `--quick` takes few rounds. `--dir PATH` says where the files lie (the temporary folder otherwise; a memory file
+//! `--quick` takes few rounds, `--verify` measures verifying alone. `--dir PATH` says where the files lie (the temporary folder otherwise; a memory file
 //! system would flatter both sides). Figures are medians; the two sides of a ratio take turns.
 
 #![expect(
@@ -13,14 +13,16 @@
 )]
 
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use sqlx::{ConnectOptions as _, Executor as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use tipstaff_model::run::TaskSpec;
 use tipstaff_model::{
     AgentRole, AuditAction, AuditDraft, Clock as _, EngineKind, Entropy as _, EventDraft, EventKind,
     RunState, TaskId,
 };
+use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_seal::{RingKey, SystemClock, SystemEntropy};
 use tipstaff_store::{
     Lease, LocalPrincipal, OrgScope, PostgresPasswords, RunDraft, Store, StoreConfig, TaskDraft,
@@ -42,11 +44,6 @@ struct Rounds {
     grouped: usize,
 }
 
-fn now_us() -> f64 {
-    // Milliseconds are fine: a round takes hundreds of them.
-    SystemClock.monotonic_ms() as f64 * 1_000.0
-}
-
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
@@ -65,10 +62,9 @@ fn line(name: &str, ours: f64, against: f64, target: &str, note: &str) {
 /// Operations per second of one round.
 macro_rules! rate {
     ($count:expr, $work:expr) => {{
-        let begun = now_us();
+        let begun = Instant::now();
         $work;
-        let took = (now_us() - begun).max(1_000.0);
-        ($count) as f64 * 1e6 / took
+        ($count) as f64 / begun.elapsed().as_secs_f64().max(1e-6)
     }};
 }
 
@@ -203,9 +199,10 @@ impl Bench {
     }
 }
 
-/// What SQLite does at best: one connection, prepared statements, the same rows and the same durability.
+/// What SQLite does at best: one connection without any layer, prepared statements, the same rows and the same
+/// durability.
 struct Raw {
-    connection: sqlx::SqliteConnection,
+    connection: rusqlite::Connection,
     org: String,
 }
 
@@ -218,102 +215,72 @@ const RAW_EVENT: &str =
     "insert into event (org_id, run_id, seq, at, kind, body) values ($1, $2, $3, $4, $5, $6)";
 
 impl Raw {
-    async fn open(file: &Path, org: String) -> Result<Self, Failure> {
-        let connection = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(file)
-            .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-            .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .disable_statement_logging()
-            .connect()
-            .await?;
+    fn open(file: &Path, org: String) -> Result<Self, Failure> {
+        let connection = rusqlite::Connection::open(file)?;
+        connection.execute_batch(
+            "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on",
+        )?;
         Ok(Self { connection, org })
     }
 
-    async fn task(&mut self, spec: &str, now: i64) -> Result<String, Failure> {
-        let id = TaskId::new(&SystemClock, &SystemEntropy).to_string();
-        sqlx::query(RAW_TASK)
-            .bind(&self.org)
-            .bind(now)
-            .bind(&id)
-            .bind(spec)
-            .execute(&mut self.connection)
-            .await?;
-        Ok(id)
+    /// Runs `step` for each number below `count`, in transactions of `group`.
+    fn groups(
+        &self,
+        text: &str,
+        count: usize,
+        group: usize,
+        mut step: impl FnMut(&mut rusqlite::Statement<'_>, usize) -> rusqlite::Result<usize>,
+    ) -> Result<(), Failure> {
+        // Numbered as `?n`: SQLite gives `$n` a place by where it stands in the text.
+        let mut statement = self.connection.prepare(&text.replace('$', "?"))?;
+        let (mut begin, mut commit) =
+            (self.connection.prepare("begin immediate")?, self.connection.prepare("commit")?);
+        for from in (0..count).step_by(group) {
+            if group > 1 {
+                begin.execute([])?;
+            }
+            for number in from..(from + group).min(count) {
+                step(&mut statement, number)?;
+            }
+            if group > 1 {
+                commit.execute([])?;
+            }
+        }
+        Ok(())
     }
 
-    async fn enqueue(&mut self, count: usize, group: usize) -> Result<Vec<String>, Failure> {
+    fn enqueue(&self, count: usize, group: usize) -> Result<Vec<String>, Failure> {
         let (spec, now) = (serde_json::to_string(&spec())?, SystemClock.wall_ms());
         let mut ids = Vec::with_capacity(count);
-        for _ in 0..count / group {
-            self.begin(group).await?;
-            for _ in 0..group {
-                ids.push(self.task(&spec, now).await?);
-            }
-            self.commit(group).await?;
-        }
+        self.groups(RAW_TASK, count, group, |statement, _| {
+            let id = TaskId::new(&SystemClock, &SystemEntropy).to_string();
+            let done = statement.execute(rusqlite::params![self.org, now, id, spec]);
+            ids.push(id);
+            done
+        })?;
         Ok(ids)
     }
 
-    async fn complete(&mut self, ids: &[String], group: usize) -> Result<(), Failure> {
+    fn complete(&self, ids: &[String], group: usize) -> Result<(), Failure> {
         let now = SystemClock.wall_ms();
-        for chunk in ids.chunks(group) {
-            self.begin(group).await?;
-            for id in chunk {
-                sqlx::query(RAW_DONE)
-                    .bind(&self.org)
-                    .bind(id)
-                    .bind(now)
-                    .execute(&mut self.connection)
-                    .await?;
-            }
-            self.commit(group).await?;
-        }
-        Ok(())
+        self.groups(RAW_DONE, ids.len(), group, |statement, number| {
+            statement.execute(rusqlite::params![self.org, ids[number], now])
+        })
     }
 
-    async fn audit(&mut self, from: i64, count: usize, group: usize) -> Result<(), Failure> {
+    fn audit(&self, from: i64, count: usize, group: usize) -> Result<(), Failure> {
         let (body, salt, leaf) = (vec![b'x'; 330], vec![1_u8; 16], vec![2_u8; 32]);
-        let mut seq = from;
-        for _ in 0..count / group {
-            self.begin(group).await?;
-            for _ in 0..group {
-                seq += 1;
-                let query = sqlx::query(RAW_AUDIT).bind(&self.org).bind(seq).bind(1_i64).bind("run.state");
-                query.bind(&body[..]).bind(&salt[..]).bind(&leaf[..]).execute(&mut self.connection).await?;
-            }
-            self.commit(group).await?;
-        }
-        Ok(())
+        self.groups(RAW_AUDIT, count, group, |statement, number| {
+            let seq = from + number as i64;
+            statement.execute(rusqlite::params![self.org, seq, 1_i64, "run.state", body, salt, leaf])
+        })
     }
 
-    async fn events(&mut self, run: &str, count: usize) -> Result<(), Failure> {
+    fn events(&self, run: &str, count: usize) -> Result<(), Failure> {
         let body = event(1).body.to_string();
-        for group in 0..count / GROUP {
-            self.begin(GROUP).await?;
-            for number in 0..GROUP {
-                let seq = (group * GROUP + number) as i64;
-                let query =
-                    sqlx::query(RAW_EVENT).bind(&self.org).bind(run).bind(seq).bind(1_i64).bind("stdout");
-                query.bind(&body).execute(&mut self.connection).await?;
-            }
-            self.commit(GROUP).await?;
-        }
-        Ok(())
-    }
-
-    async fn begin(&mut self, group: usize) -> Result<(), Failure> {
-        if group > 1 {
-            self.connection.execute("begin immediate").await?;
-        }
-        Ok(())
-    }
-
-    async fn commit(&mut self, group: usize) -> Result<(), Failure> {
-        if group > 1 {
-            self.connection.execute("commit").await?;
-        }
-        Ok(())
+        self.groups(RAW_EVENT, count, GROUP, |statement, number| {
+            statement.execute(rusqlite::params![self.org, run, number as i64, 1_i64, "stdout", body])
+        })
     }
 }
 
@@ -323,7 +290,7 @@ async fn sqlite(folder: &Path, rounds: Rounds) -> Result<(), Failure> {
     let (store, scope) = open(StoreConfig::sqlite(&ours_file)).await?;
     let (other, other_scope) = open(StoreConfig::sqlite(&raw_file)).await?;
     other.close().await;
-    let mut raw = Raw::open(&raw_file, other_scope.org().to_string()).await?;
+    let raw = Raw::open(&raw_file, other_scope.org().to_string())?;
     let bench = Bench { store, scope, rounds };
     let Rounds { single, grouped, rounds } = bench.rounds;
     let mut figures: Vec<[Vec<f64>; 2]> = (0..7).map(|_| [Vec::new(), Vec::new()]).collect();
@@ -338,30 +305,30 @@ async fn sqlite(folder: &Path, rounds: Rounds) -> Result<(), Failure> {
         };
         let ours = rate!(single, bench.enqueue(single).await?);
         let mut ids;
-        let limit = rate!(single, ids = raw.enqueue(single, 1).await?);
+        let limit = rate!(single, ids = raw.enqueue(single, 1)?);
         note(0, ours, limit);
         let leases = bench.claim(single).await?;
         let ours = rate!(leases.len(), bench.complete(&leases, 1).await?);
-        let limit = rate!(ids.len(), raw.complete(&ids, 1).await?);
+        let limit = rate!(ids.len(), raw.complete(&ids, 1)?);
         note(1, ours, limit);
         let ours = rate!(grouped, bench.enqueue_grouped(grouped).await?);
-        let limit = rate!(grouped, ids = raw.enqueue(grouped, GROUP).await?);
+        let limit = rate!(grouped, ids = raw.enqueue(grouped, GROUP)?);
         note(2, ours, limit);
         let leases = bench.claim(grouped).await?;
         let ours = rate!(leases.len(), bench.complete(&leases, GROUP).await?);
-        let limit = rate!(ids.len(), raw.complete(&ids, GROUP).await?);
+        let limit = rate!(ids.len(), raw.complete(&ids, GROUP)?);
         note(3, ours, limit);
         let ours = rate!(single, bench.audit(single, 1).await?);
-        let limit = rate!(single, raw.audit(seq, single, 1).await?);
+        let limit = rate!(single, raw.audit(seq, single, 1)?);
         seq += 1_000_000;
         note(4, ours, limit);
         let ours = rate!(grouped, bench.audit(grouped, GROUP).await?);
-        let limit = rate!(grouped, raw.audit(seq, grouped, GROUP).await?);
+        let limit = rate!(grouped, raw.audit(seq, grouped, GROUP)?);
         seq += 1_000_000;
         note(5, ours, limit);
         let lease = a_run(&bench).await?;
         let ours = rate!(grouped, bench.events(&lease, grouped).await?);
-        let limit = rate!(grouped, raw.events(&lease.run().to_string(), grouped).await?);
+        let limit = rate!(grouped, raw.events(&lease.run().to_string(), grouped)?);
         note(6, ours, limit);
     }
     let names = [
@@ -381,7 +348,6 @@ async fn sqlite(folder: &Path, rounds: Rounds) -> Result<(), Failure> {
         line(name, median(ours), median(limit), target, note);
     }
     verify(&bench).await?;
-    raw.connection.close().await?;
     bench.store.close().await;
     Ok(())
 }
@@ -408,7 +374,10 @@ async fn verify(bench: &Bench) -> Result<(), Failure> {
     for _ in 0..bench.rounds.rounds.max(3) {
         let mut read = log.store.read(&log.scope).await?;
         let key = read.audit_key().await?;
-        rates.push(rate!(count, assert!(read.audit_verify(key, None).await?.is_good())));
+        rates.push(rate!(
+            count,
+            assert!(read.audit_verify(LogVerifier::new(key, Tail::Sealed)).await?.is_good())
+        ));
     }
     line(
         "audit verify",
@@ -431,6 +400,7 @@ async fn postgres(rounds: Rounds) -> Result<(), Failure> {
     let bench = Arc::new(Bench { store, scope, rounds });
     let org = bench.scope.org().to_string();
     let options: sqlx::postgres::PgConnectOptions = server.url("postgres", "bench").parse()?;
+    let options = options.options([("plan_cache_mode", "force_generic_plan")]);
     let raw = sqlx::postgres::PgPoolOptions::new()
         .max_connections(CONNECTIONS as u32)
         .test_before_acquire(false)
@@ -598,6 +568,8 @@ async fn row_level_security(
         ),
     )?;
     let options: sqlx::postgres::PgConnectOptions = server.url("tipstaff_app", "bench").parse()?;
+    // As the store opens it.
+    let options = options.options([("plan_cache_mode", "force_generic_plan")]);
     let app = sqlx::postgres::PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options.disable_statement_logging())
@@ -615,11 +587,16 @@ async fn row_level_security(
         ("a state change", "update task set updated_at = updated_at + 1 where org_id = $1 and id = $2"),
     ];
     for (name, text) in queries {
+        // The two sides take turns transaction by transaction, so that both meet the same weather.
         let mut figures = [Vec::new(), Vec::new()];
-        for round in 0..=rounds.rounds.max(5) {
-            for (side, pool) in [&app, plain].into_iter().enumerate() {
-                let rate = rate!(rounds.single, one_side(pool, text, rounds.single, rows).await?);
-                if round > 0 {
+        for round in 0..rounds.single / 5 {
+            let mut sides = [(0, &app), (1, plain)];
+            if round % 2 == 1 {
+                sides.reverse();
+            }
+            for (side, pool) in sides {
+                let rate = rate!(STATEMENTS, one_side(pool, text, rows).await?);
+                if round >= 10 {
                     figures[side].push(rate);
                 }
             }
@@ -632,23 +609,21 @@ async fn row_level_security(
     Ok(())
 }
 
-async fn one_side(pool: &sqlx::PgPool, text: &'static str, count: usize, rows: usize) -> Result<(), Failure> {
+/// Statements per transaction: enough that it is they that are measured.
+const STATEMENTS: usize = 50;
+
+async fn one_side(pool: &sqlx::PgPool, text: &'static str, rows: usize) -> Result<(), Failure> {
     let mut random = [0_u8; 8];
     SystemEntropy.fill(&mut random);
-    let mut number = usize::from_le_bytes(random) % rows;
-    for _ in 0..count / 50 {
-        let mut tx = pool.begin().await?;
-        number =
-            number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) % rows;
-        let org = format!("org-{:032}", (number + 1) % 1000);
-        sqlx::query("select set_config('app.org_id', $1, true)").bind(&org).fetch_optional(&mut *tx).await?;
-        // Fifty statements per transaction, so that it is they that are measured.
-        for step in 0..50 {
-            let id = format!("00000000-0000-7000-8000-{:012}", (number + 1 + step * 1000) % rows);
-            sqlx::query(text).bind(&org).bind(&id).fetch_all(&mut *tx).await?;
-        }
-        tx.rollback().await?;
+    let number = usize::from_le_bytes(random) % rows;
+    let mut tx = pool.begin().await?;
+    let org = format!("org-{:032}", (number + 1) % 1000);
+    sqlx::query("select set_config('app.org_id', $1, true)").bind(&org).fetch_optional(&mut *tx).await?;
+    for step in 0..STATEMENTS {
+        let id = format!("00000000-0000-7000-8000-{:012}", (number + 1 + step * 1000) % rows);
+        sqlx::query(text).bind(&org).bind(&id).fetch_all(&mut *tx).await?;
     }
+    tx.rollback().await?;
     Ok(())
 }
 
@@ -667,6 +642,10 @@ async fn main() -> Result<(), Failure> {
         Some(place) => tempfile::tempdir_in(place)?,
         None => tempfile::tempdir()?,
     };
+    if arguments.iter().any(|argument| argument == "--verify") {
+        let (store, scope) = open(StoreConfig::sqlite(folder.path().join("verify.db"))).await?;
+        return verify(&Bench { store, scope, rounds }).await;
+    }
     sqlite(folder.path(), rounds).await?;
     if let Err(error) = postgres(rounds).await {
         println!("{}", json!({ "name": "PostgreSQL", "skipped": error.to_string() }));

@@ -43,6 +43,8 @@ statements! {
     scoped AUDIT_CHECKPOINT_AT = "select size, note, created_at from audit_checkpoint where org_id = $1 and size = $2";
     scoped AUDIT_CHECKPOINT_LAST =
         "select size, note, created_at from audit_checkpoint where org_id = $1 order by size desc limit 1";
+    scoped AUDIT_CHECKPOINTS_BETWEEN =
+        "select size, note, created_at from audit_checkpoint where org_id = $1 and size >= $2 and size <= $3 order by size";
     scoped AUDIT_CHECKPOINTS_FROM =
         "select size, note, created_at from audit_checkpoint where org_id = $1 and size >= $2 order by size limit $3";
 }
@@ -227,6 +229,17 @@ impl OrgRead {
     ) -> Result<Vec<AuditCheckpoint>, StoreError> {
         let values: &[Value<'_>] = values![number(size)?, i64::from(limit)];
         self.all(AUDIT_CHECKPOINTS_FROM, values).await?.iter().map(checkpoint).collect()
+    }
+
+    /// Checkpoints of sizes from `from` to `until`, smallest first.
+    pub(crate) async fn audit_checkpoints_between(
+        &mut self,
+        from: u64,
+        until: u64,
+    ) -> Result<Vec<AuditCheckpoint>, StoreError> {
+        let bound = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let rows = self.all(AUDIT_CHECKPOINTS_BETWEEN, values![bound(from), bound(until)]).await?;
+        rows.iter().map(checkpoint).collect()
     }
 
     /// The private key of the log; unsealed once per process.

@@ -3,17 +3,17 @@
 //! Promises: one pass in constant memory over one moment of the log; nothing that is stored is trusted; whatever can't
 //! be read counts as altered, where it stands.
 
-use crate::audit::{AuditBody, AuditEntry};
+use crate::audit::{AuditBody, AuditCheckpoint, AuditEntry};
 use crate::error::StoreError;
 use crate::transaction::OrgRead;
-use std::collections::VecDeque;
+use serde::Deserialize;
 use tipstaff_seal::log::{
-    Hash, LogKey, LogRecord, LogVerifier, RecordBody, Salt, Step, Tail, VerifyReport, export_checkpoint_line,
+    Hash, LogRecord, LogVerifier, RecordBody, Salt, Step, VerifyReport, export_checkpoint_line,
     export_record_line,
 };
 
-/// Records and checkpoints read at once.
-const PAGE: u32 = 2_000;
+/// Records read at once.
+const PAGE: u32 = 1_000;
 
 impl AuditEntry {
     /// The entry as the verifier wants it. A salt or hash of the wrong length becomes one of zeros, which fits nothing.
@@ -31,83 +31,104 @@ impl AuditEntry {
     }
 }
 
-/// One thing of the log, in the order in which it is verified and exported.
-enum Item {
-    Record(AuditEntry),
-    Checkpoint(String),
+/// What the columns beside a record repeat of it.
+#[derive(Deserialize)]
+struct Repeated<'a> {
+    action: &'a str,
+    at: i64,
 }
 
-/// Walks records and checkpoints together: a checkpoint of size n comes before record n.
-struct Walk {
-    records: VecDeque<AuditEntry>,
-    next_record: Option<u64>,
-    checkpoints: VecDeque<(u64, String)>,
-    next_checkpoint: Option<u64>,
-}
-
-impl Walk {
-    const fn new() -> Self {
-        Self {
-            records: VecDeque::new(),
-            next_record: Some(0),
-            checkpoints: VecDeque::new(),
-            next_checkpoint: Some(0),
+impl AuditEntry {
+    /// Whether the columns beside the record say the same as the record: lists show them, so they are verified too.
+    fn columns_agree(&self) -> bool {
+        match &self.body {
+            AuditBody::Kept { canonical, .. } => serde_json::from_slice::<Repeated<'_>>(canonical)
+                .is_ok_and(|record| record.action == self.action && record.at == self.at),
+            AuditBody::Erased { .. } => true,
         }
     }
+}
 
-    async fn next(&mut self, log: &mut OrgRead) -> Result<Option<Item>, StoreError> {
-        if self.records.is_empty()
-            && let Some(from) = self.next_record
-        {
-            self.records = log.audit_stream(from, PAGE).await?.into();
-            self.next_record = self.records.back().map(|last| last.seq.saturating_add(1));
+/// A part of the log: records in order, and the checkpoints that come before each of them.
+struct Page {
+    records: Vec<AuditEntry>,
+    checkpoints: Vec<AuditCheckpoint>,
+}
+
+impl Page {
+    /// Where the next page begins: record and checkpoint.
+    fn next(&self) -> (u64, u64) {
+        let last = self.records.last().map_or(u64::MAX, |record| record.seq);
+        (last.saturating_add(1), last.saturating_add(1))
+    }
+
+    /// Gives out the parts in order: a checkpoint of size n comes before record n.
+    fn walk<E>(
+        &self,
+        mut record: impl FnMut(&AuditEntry) -> Result<Step, E>,
+        mut checkpoint: impl FnMut(&str) -> Result<Step, E>,
+    ) -> Result<Step, E> {
+        let mut checkpoints = self.checkpoints.iter().peekable();
+        for entry in &self.records {
+            while let Some(due) = checkpoints.next_if(|due| due.size <= entry.seq) {
+                if checkpoint(&due.note)? == Step::Stop {
+                    return Ok(Step::Stop);
+                }
+            }
+            if record(entry)? == Step::Stop {
+                return Ok(Step::Stop);
+            }
         }
-        if self.checkpoints.is_empty()
-            && let Some(from) = self.next_checkpoint
-        {
-            let page = log.audit_checkpoint_list(from, PAGE).await?;
-            self.next_checkpoint = page.last().map(|last| last.size.saturating_add(1));
-            self.checkpoints = page.into_iter().map(|one| (one.size, one.note)).collect();
+        for due in checkpoints {
+            if checkpoint(&due.note)? == Step::Stop {
+                return Ok(Step::Stop);
+            }
         }
-        let due = match (self.records.front(), self.checkpoints.front()) {
-            (Some(record), Some((size, _))) => *size <= record.seq,
-            (None, Some(_)) => true,
-            (_, None) => false,
-        };
-        if due {
-            return Ok(self.checkpoints.pop_front().map(|(_, note)| Item::Checkpoint(note)));
-        }
-        Ok(self.records.pop_front().map(Item::Record))
+        Ok(Step::Continue)
     }
 }
 
 impl OrgRead {
-    /// Verifies the whole log with its public key. `pinned` is a checkpoint that was kept elsewhere: the log must
-    /// contain it, so that cutting off the end shows.
+    /// Records from `from` on; checkpoints from `size` on up to the last of the records, or all when there are none.
+    async fn audit_page(&mut self, (from, size): (u64, u64)) -> Result<Page, StoreError> {
+        let records = self.audit_stream(from, PAGE).await?;
+        let until = records.last().map_or(u64::MAX, |last| last.seq);
+        let checkpoints = self.audit_checkpoints_between(size, until).await?;
+        Ok(Page { records, checkpoints })
+    }
+
+    /// Feeds the whole log to `verifier`, which may hold checkpoints that were kept elsewhere: the log must contain
+    /// them, so that cutting off the end shows. Reading the next part and verifying this one go on at once.
     ///
     /// # Errors
-    /// `checkpoint-…` when the pinned checkpoint itself doesn't verify; errors of the database. A bad log is no error:
-    /// see the report.
-    pub async fn audit_verify(
-        &mut self,
-        key: LogKey,
-        pinned: Option<&str>,
-    ) -> Result<VerifyReport, StoreError> {
-        let mut verifier = LogVerifier::new(key, Tail::Sealed);
-        if let Some(note) = pinned {
-            verifier.pin(note)?;
-        }
-        let mut walk = Walk::new();
-        while let Some(item) = walk.next(self).await? {
-            let step = match &item {
-                Item::Record(entry) => verifier.record(&entry.log_record()),
-                Item::Checkpoint(note) => verifier.checkpoint(note),
+    /// Errors of the database. A bad log is no error: see the report.
+    pub async fn audit_verify(&mut self, mut verifier: LogVerifier) -> Result<VerifyReport, StoreError> {
+        let mut page = self.audit_page((0, 0)).await?;
+        loop {
+            let last = page.records.is_empty();
+            let judge = async {
+                let verifier = std::cell::RefCell::new(&mut verifier);
+                page.walk(
+                    |entry| {
+                        let mut record = entry.log_record();
+                        if !entry.columns_agree() {
+                            record.leaf = Hash([0; 32]);
+                        }
+                        Ok::<_, StoreError>(verifier.borrow_mut().record(&record))
+                    },
+                    |note| Ok(verifier.borrow_mut().checkpoint(note)),
+                )
             };
-            if step == Step::Stop {
-                break;
+            if last {
+                let _ = judge.await?;
+                return Ok(verifier.finish());
             }
+            let (next, step) = tokio::join!(self.audit_page(page.next()), judge);
+            if step? == Step::Stop {
+                return Ok(verifier.finish());
+            }
+            page = next?;
         }
-        Ok(verifier.finish())
     }
 
     /// Writes the log out, a line at a time: what `verify_export` of the seal crate verifies with the public key alone.
@@ -116,21 +137,27 @@ impl OrgRead {
     /// `stored-value` when a record is not JSON, `export` when `write` fails; errors of the database.
     pub async fn audit_export(
         &mut self,
-        mut write: impl FnMut(&str) -> std::io::Result<()>,
+        write: impl FnMut(&str) -> std::io::Result<()>,
     ) -> Result<(), StoreError> {
-        let mut walk = Walk::new();
-        while let Some(item) = walk.next(self).await? {
-            let line = match &item {
-                Item::Record(entry) => export_record_line(&entry.log_record()),
-                Item::Checkpoint(note) => export_checkpoint_line(note),
-            };
-            let line = line.ok_or_else(|| StoreError::Value {
+        let write = std::cell::RefCell::new(write);
+        let put = |line: Option<String>| {
+            let unreadable = || StoreError::Value {
                 table: "audit_record",
                 column: "body",
                 why: "it is not JSON".to_owned(),
-            })?;
-            write(&line).map_err(StoreError::Export)?;
+            };
+            (write.borrow_mut())(&line.ok_or_else(unreadable)?).map_err(StoreError::Export)?;
+            Ok::<_, StoreError>(Step::Continue)
+        };
+        let mut place = (0, 0);
+        loop {
+            let page = self.audit_page(place).await?;
+            let record = |entry: &AuditEntry| put(export_record_line(&entry.log_record()));
+            let _ = page.walk(record, |note| put(export_checkpoint_line(note)))?;
+            if page.records.is_empty() {
+                return Ok(());
+            }
+            place = page.next();
         }
-        Ok(())
     }
 }

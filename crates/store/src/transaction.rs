@@ -20,6 +20,20 @@ use tipstaff_model::{AuditDraft, OrgId, TaskId};
 const CONNECTION_TRIES: usize = 3;
 
 /// A transaction that sees one org's rows as of its first read, and writes nothing.
+///
+/// ```compile_fail,E0599
+/// # async fn write(mut read: tipstaff_store::OrgRead, draft: tipstaff_store::TaskDraft) {
+/// read.task_add(draft).await;
+/// # }
+/// ```
+///
+/// Nor does it, or [`OrgTx`], run a text that is handed to it:
+///
+/// ```compile_fail,E0624
+/// # async fn peek(mut tx: tipstaff_store::OrgTx) {
+/// tx.all(tipstaff_store::scoped!("select id from task where org_id = $1"), &[]).await;
+/// # }
+/// ```
 pub struct OrgRead {
     pub(crate) link: Link,
     pub(crate) inner: Arc<Inner>,

@@ -43,6 +43,13 @@ fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
         .disable_statement_logging())
 }
 
+/// For app and scheduler: every statement is a look-up by index whatever its values are, so one plan serves all. Left to
+/// itself the server plans a statement anew each time when row-level security adds to it, which costs more than running
+/// it.
+fn planned_once(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("plan_cache_mode", "force_generic_plan")])
+}
+
 fn pool(options: PgConnectOptions, connections: u32, config: &StoreConfig) -> PgPool {
     PoolOptions::new()
         .max_connections(connections)
@@ -64,8 +71,8 @@ pub(super) async fn open(
         owner.close().await;
         migrated?;
     }
-    let app = pool(options(app)?, config.connections.max(2), config);
-    let scheduler = pool(options(scheduler)?, config.connections.clamp(2, 4), config);
+    let app = pool(planned_once(options(app)?), config.connections.max(2), config);
+    let scheduler = pool(planned_once(options(scheduler)?), config.connections.clamp(2, 4), config);
     for role in [&app, &scheduler] {
         refuse_strong_role(role, config.busy_timeout_ms).await?;
     }

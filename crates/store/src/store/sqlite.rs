@@ -17,6 +17,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Bytes of a page; SQLite's default.
 const PAGE: u64 = 4096;
+/// Rows that a reader's thread may be ahead of the one who asked.
+const ROWS_BUFFERED: usize = 500;
 /// Prepared statements kept per connection: all registered ones fit.
 pub(crate) const STATEMENTS_CACHED: usize = 256;
 
@@ -58,7 +60,8 @@ pub(super) async fn open(path: &Path, config: &StoreConfig, clock: &dyn Clock) -
     if let Some(bytes) = config.size_limit_bytes {
         write = write.pragma("max_page_count", (bytes / PAGE).max(1).to_string());
     }
-    let read = plain.pragma("query_only", "on");
+    // Rows cross from the connection's thread in lots: a page of the log then wakes the reader a few times, not often.
+    let read = plain.pragma("query_only", "on").row_buffer_size(ROWS_BUFFERED);
     // A writer waits for the process's own writers as long as for other processes.
     let patience = Duration::from_millis(config.busy_timeout_ms);
     let writer =

@@ -3,7 +3,7 @@
 use crate::support::{World, audit_draft, code, story};
 use std::io::Cursor;
 use tipstaff_model::{AuditAction, AuditDraft};
-use tipstaff_seal::log::{BadKind, Checkpoint, Tail, VerifyReport, verify_export};
+use tipstaff_seal::log::{BadKind, Checkpoint, LogVerifier, Tail, VerifyReport, verify_export};
 use tipstaff_store::{AuditBody, Engine};
 
 async fn append(world: &World, count: usize) {
@@ -18,7 +18,11 @@ async fn verify(world: &World, pinned: Option<&str>) -> VerifyReport {
     let store = world.again().await;
     let mut read = store.read(&world.me.scope).await.unwrap();
     let key = read.audit_key().await.unwrap();
-    read.audit_verify(key, pinned).await.unwrap()
+    let mut verifier = LogVerifier::new(key, Tail::Sealed);
+    if let Some(note) = pinned {
+        verifier.pin(note).unwrap();
+    }
+    read.audit_verify(verifier).await.unwrap()
 }
 
 story! {
@@ -146,6 +150,13 @@ fn vandals(engine: Engine) -> Vec<(&'static str, String, u64, BadKind)> {
             BadKind::Tampered,
         ),
         ("another leaf", format!("update audit_record set leaf_hash = {zero} where seq = 6"), 6, BadKind::Tampered),
+        ("another time beside it", "update audit_record set at = at + 1 where seq = 6".to_owned(), 6, BadKind::Tampered),
+        (
+            "another action beside it",
+            "update audit_record set action = 'run.decided' where seq = 7".to_owned(),
+            7,
+            BadKind::Tampered,
+        ),
         ("two swapped", swap.to_owned(), 4, BadKind::Reordered),
         ("one removed", "delete from audit_record where seq = 2".to_owned(), 2, BadKind::Missing),
         ("the end cut off", "delete from audit_record where seq >= 7".to_owned(), 7, BadKind::Truncated),

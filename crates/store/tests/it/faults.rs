@@ -7,6 +7,7 @@ use crate::support::{
 use std::path::Path;
 use std::sync::Arc;
 use tipstaff_model::FixedClock;
+use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_store::{Engine, SCHEMA_VERSION, Store, StoreConfig, StoreError, TaskFilter};
 use tipstaff_testkit::postgres::OWNER;
 
@@ -229,7 +230,7 @@ async fn a_full_disk_loses_nothing_that_was_committed() {
     let mut read = store.read(&world.me.scope).await.unwrap();
     assert_eq!(read.event_list(lease.run(), 0, 100_000).await.unwrap().len() as u64, committed);
     let key = read.audit_key().await.unwrap();
-    let report = read.audit_verify(key, None).await.unwrap();
+    let report = read.audit_verify(LogVerifier::new(key, Tail::Sealed)).await.unwrap();
     assert!(report.is_good(), "{report:?}");
     assert_eq!(report.records, 1 + committed / 50);
     drop(read);

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{FixedClock, RunState};
+use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_seal::{Secret, SystemEntropy};
 use tipstaff_store::{Engine, Store, StoreConfig, TakeOver, TaskFilter};
 
@@ -125,7 +126,7 @@ async fn processes_killed_at_any_moment_lose_nothing() {
             );
         }
         let key = read.audit_key().await.unwrap();
-        let report = read.audit_verify(key, None).await.unwrap();
+        let report = read.audit_verify(LogVerifier::new(key, Tail::Sealed)).await.unwrap();
         assert!(report.is_good(), "{report:?}");
         store.integrity_check().await.unwrap();
     }

@@ -13,6 +13,7 @@ use tipstaff_model::{
     WarrantId,
 };
 use tipstaff_seal::Secret;
+use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_store::{
     AgentDraft, Engine, KeyPurpose, OrgScope, Principal, RepositoryKind, RunDecision, Store, TaskDraft,
     TaskFilter,
@@ -163,7 +164,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.audit_get(0));
     call!(journal, tx.audit_checkpoint());
     call!(journal, tx.audit_checkpoint_list(0, 100));
-    assert!(call!(journal, tx.audit_verify(key, None)).is_good());
+    assert!(call!(journal, tx.audit_verify(LogVerifier::new(key, Tail::Sealed))).is_good());
     let mut exported = String::new();
     let answer = tx
         .audit_export(|line| {
