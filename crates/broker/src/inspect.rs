@@ -69,14 +69,8 @@ impl Mirror {
         };
         let Source::Local(local) = self.source() else { return Ok(info) };
         let dirty = match &info.head_commit {
-            Some(head) if !local.bare => {
-                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-                let private = self.path().join(format!("inspect-{}-{number}", std::process::id()));
-                let found = dirty(self.git(), local, head, &private).await;
-                let _ = remove_dir(&private);
-                found.unwrap_or(Dirty::Unknown)
-            }
-            _ => Dirty::Unknown,
+            Some(head) => self.dirty(head).await,
+            None => Dirty::Unknown,
         };
         Ok(SourceInfo {
             head_branch: info.head_branch.or_else(|| local.head_branch()),
@@ -86,6 +80,21 @@ impl Mirror {
             partial: is_partial(local),
             ..info
         })
+    }
+}
+
+impl Mirror {
+    /// Whether tracked files of the source's work tree differ from `head`, the commit that is checked out there.
+    pub async fn dirty(&self, head: &CommitId) -> Dirty {
+        let Source::Local(local) = self.source() else { return Dirty::Unknown };
+        if local.bare {
+            return Dirty::Unknown;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let private = self.path().join(format!("inspect-{}-{number}", std::process::id()));
+        let found = dirty(self.git(), local, head, &private).await;
+        let _ = remove_dir(&private);
+        found.unwrap_or(Dirty::Unknown)
     }
 }
 

@@ -108,16 +108,17 @@ impl Quarantine {
             fs::copy(&shallow, path.join("shallow")).map_err(BrokerError::state(shallow, "read"))?;
         }
         history::provide(mirror, &base.commit, &path.join("objects")).await?;
-        // Until the refs are there, a kill leaves a folder that `open` refuses.
-        write("HEAD", format!("{}\n", base.commit).as_bytes())?;
-        let quarantine = Self { git, path, base: base.commit.clone() };
-        let commit = base.commit.as_str();
-        quarantine.command("update-ref").args([BASE_REF, commit]).run().await?;
-        if let Some(branch) = &base.branch {
-            let reference = format!("refs/heads/{branch}");
-            quarantine.command("update-ref").args([&reference, commit]).run().await?;
-            quarantine.command("symbolic-ref").args(["HEAD", &reference]).run().await?;
+        // The refs are written as git packs them, in byte order, and last: until they are there, a kill leaves a folder
+        // that `open` refuses.
+        let branch = base.branch.as_deref().and_then(|name| RefName::branch(name).ok());
+        let head = branch.as_ref().map_or_else(|| base.commit.to_string(), |name| format!("ref: {name}"));
+        write("HEAD", format!("{head}\n").as_bytes())?;
+        let mut packed = String::from("# pack-refs with: peeled fully-peeled sorted \n");
+        for name in branch.iter().map(RefName::as_str).chain([BASE_REF]) {
+            packed.push_str(&format!("{} {name}\n", base.commit));
         }
+        write("packed-refs", packed.as_bytes())?;
+        let quarantine = Self { git, path, base: base.commit.clone() };
         Ok(quarantine)
     }
 

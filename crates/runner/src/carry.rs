@@ -6,7 +6,7 @@
 use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect, no_listener};
 use crate::compile::{SandboxRules, compile_spec};
-use crate::prepare::{Materials, Prepared, prepare};
+use crate::prepare::{Materials, Prepared, layer_picture, prepare};
 use crate::supervise::{Cancel, Supervised, Watch, supervise};
 use crate::{Layout, RunLock, RunnerError, recover};
 use serde_json::json;
@@ -15,6 +15,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tipstaff_broker::{
     Bounds, Broker, BrokerConfig, BrokerHandle, Mirror, Mirrors, Pinned, Quarantine, ServedRepository,
@@ -27,7 +28,7 @@ use tipstaff_model::{
     RunId, RunState, TaskSpec,
 };
 use tipstaff_sandbox::{
-    Exit, ExitCause, RunIdentity, Running, Sandbox, SandboxSpec, StdioPolicy, ToolchainGrant,
+    Exit, ExitCause, RunIdentity, Running, Sandbox, SandboxError, SandboxSpec, StdioPolicy, ToolchainGrant,
 };
 use tipstaff_seal::{SignedWarrant, VerifyingKey};
 use tokio::io::unix::AsyncFd;
@@ -58,6 +59,7 @@ pub struct RunnerConfig {
 /// Carries leases out. Cheap to share; any number of runs at once.
 pub struct Runner {
     pub(crate) config: RunnerConfig,
+    no_overlay: AtomicBool,
 }
 
 /// One lease, with all that is needed for it.
@@ -91,7 +93,7 @@ impl Runner {
     /// A runner over a state folder.
     #[must_use]
     pub const fn new(config: RunnerConfig) -> Self {
-        Self { config }
+        Self { config, no_overlay: AtomicBool::new(false) }
     }
 
     /// The mirrors of one tenant; two tenants never share one.
@@ -269,17 +271,17 @@ impl Runner {
 
         let identity = RunIdentity::acquire(&self.config.identities)?;
         let checkouts = self.checkouts(warrant.org)?;
-        let prepared = prepare(Materials {
+        let materials = |overlay| Materials {
             layout: &self.config.layout,
             run,
             warrant,
             mirror: &job.mirror,
             checkouts: &checkouts,
-            overlay: self.config.sandbox.supports_overlay(),
-            identity,
+            overlay,
+            identity: identity.clone(),
             base_branch: job.base_branch.clone(),
-        })
-        .await?;
+        };
+        let mut prepared = prepare(materials(!self.no_overlay.load(Ordering::Relaxed))).await?;
         let pinned = Pinned { commit: job.task.base_commit.clone(), branch: job.base_branch.clone() };
         let result = self.config.layout.result(run);
         let quarantine =
@@ -290,7 +292,20 @@ impl Runner {
             self.serve(listener, vec![served], &live, control)
         };
 
-        let supervised = self.work(job, &live, &prepared, invocation, control, observer, &serve).await?;
+        let mut before = layer_picture(&prepared);
+        let mut worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve).await;
+        // Whether the kernel mounts an overlay here is learnt by doing it; nothing of the command has run then.
+        if let Err(RunnerError::Sandbox(
+            SandboxError::OverlayUnsupported { .. } | SandboxError::IdMapUnsupported { .. },
+        )) = &worked
+            && !self.no_overlay.swap(true, Ordering::Relaxed)
+        {
+            recover::remove_folder(&self.config.layout, run)?;
+            prepared = prepare(materials(false)).await?;
+            before = None;
+            worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve).await;
+        }
+        let supervised = worked?;
         if supervised.dropped > 0 {
             observer.notice(Notice::Remark(format!(
                 "{} bytes of output were dropped at the bound",
@@ -303,7 +318,8 @@ impl Runner {
         control.run_update(update).await?;
         let (state, mut reason) = judge(job, &supervised);
         let mut end = RunUpdate { state: Some(state), ..RunUpdate::default() };
-        if reason != ExitReason::WarrantRevoked {
+        let untouched = before.is_some() && layer_picture(&prepared) == before;
+        if reason != ExitReason::WarrantRevoked && !untouched {
             let subject = subject(&job.task);
             let collection = collect(self, warrant, &job.warrant.digest, &prepared, &subject, &serve).await?;
             for remark in &collection.remarks {
@@ -347,7 +363,7 @@ impl Runner {
         job: &Job,
         live: &LiveWarrant,
         prepared: &Prepared,
-        invocation: tipstaff_engine::Invocation,
+        invocation: &tipstaff_engine::Invocation,
         control: &Arc<dyn ControlPlane>,
         observer: &Arc<dyn Observer>,
         serve: &impl Fn(TcpListener) -> Result<BrokerHandle, RunnerError>,
@@ -361,8 +377,8 @@ impl Runner {
                 workspace: prepared.workspace.clone(),
                 grants: self.config.grants.clone(),
                 read_only_mounts: prepared.read_only_mounts.clone(),
-                env: invocation.env,
-                argv: invocation.argv.into_iter().map(OsString::from).collect(),
+                env: invocation.env.clone(),
+                argv: invocation.argv.iter().map(OsString::from).collect(),
                 stdio: StdioPolicy::PIPED_OUTPUT,
             },
         );
@@ -376,10 +392,7 @@ impl Runner {
         control.record(draft).await?;
         let mut running = match self.start(spec).await {
             Ok(running) => running,
-            Err(RunnerError::Sandbox(tipstaff_sandbox::SandboxError::CommandUnusable {
-                program,
-                reason,
-            })) => {
+            Err(RunnerError::Sandbox(SandboxError::CommandUnusable { program, reason })) => {
                 let text = format!("{program}: {reason}");
                 self.remark(&text, control, observer).await?;
                 control

@@ -2,6 +2,7 @@
 
 use crate::RunnerError;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tipstaff_model::{OrgId, RunId};
@@ -109,20 +110,22 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// Makes and takes the lock of a new run, before anything else of the run exists.
+    /// Makes and takes the lock of a new run, before anything else of the run exists. `owner` is the name on its
+    /// lease: whoever finds the lock knows whose lease died with it.
     ///
     /// # Errors
     /// [`RunnerError::Io`] when it can't be made.
-    pub fn create(layout: &Layout, run: RunId) -> Result<Self, RunnerError> {
+    pub fn create(layout: &Layout, run: RunId, owner: &str) -> Result<Self, RunnerError> {
         let path = layout.run_lock(run);
         // Made under another name, so that nobody sees it before it is locked.
         let draft = path.with_extension("lock-new");
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .create_new(true)
             .write(true)
             .mode(0o600)
             .open(&draft)
             .map_err(RunnerError::io("making the run's lock"))?;
+        file.write_all(owner.as_bytes()).map_err(RunnerError::io("writing the run's lock"))?;
         file.lock().map_err(RunnerError::io("locking the run"))?;
         std::fs::rename(&draft, &path).map_err(RunnerError::io("making the run's lock"))?;
         Ok(Self { file, path })

@@ -11,6 +11,8 @@ use tipstaff_model::RunId;
 pub struct Leftover {
     /// The run.
     pub run: RunId,
+    /// The name on the lease that died with its process.
+    pub owner: String,
     lock: RunLock,
 }
 
@@ -30,7 +32,8 @@ pub fn leftovers(layout: &Layout) -> Result<Vec<Leftover>, RunnerError> {
         // A lock that never got its name holds nothing: nothing of a run exists before.
         let wanted = matches!(suffix, "lock" | "lock-new");
         if wanted && let Some(lock) = RunLock::take_over(entry.path())? {
-            found.push(Leftover { run, lock });
+            let owner = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            found.push(Leftover { run, owner, lock });
         }
     }
     Ok(found)

@@ -116,7 +116,7 @@ pub(crate) async fn begin(
 ) -> anyhow::Result<Begun> {
     let run = lease.run();
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
-    let lock = RunLock::create(&context.layout, run)?;
+    let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let warrant = warrant_of(context, &task, (lease.task(), run))?;
     let draft = RunDraft {
         branch: warrant.push_ref().cloned(),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tipstaff_broker::Git;
+use tipstaff_broker::{Git, Mirrors};
 use tipstaff_model::{AuditAction, AuditDraft, Clock, Entropy, RunId};
 use tipstaff_runner::{Layout, Runner, RunnerConfig, leftovers, remove_leftover};
 use tipstaff_sandbox::{Discovery, Sandbox, SandboxConfig, discover_toolchains};
@@ -139,31 +139,49 @@ impl Context {
         &self.principal.scope
     }
 
-    /// The runner of this machine: it needs a sandbox that holds.
-    pub(crate) async fn runner(&self) -> anyhow::Result<Arc<Runner>> {
+    /// The runner of this machine: it needs a sandbox that holds. `meanwhile` is done while the sandbox is tried.
+    pub(crate) async fn runner_while<T>(
+        &self,
+        git: &Arc<Git>,
+        meanwhile: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<(Arc<Runner>, T)> {
         let config = sandbox_config(&self.env, &self.layout)?;
         let identities = config.lock_dir.clone();
-        let git = git(&self.env, &self.layout).await?;
         let env = self.env.clone();
-        let (sandbox, found) =
-            tokio::task::spawn_blocking(move || (Sandbox::new(config), toolchains(&env))).await?;
-        Ok(Arc::new(Runner::new(RunnerConfig {
+        let trying = tokio::task::spawn_blocking(move || (Sandbox::new(config), toolchains(&env)));
+        let done = meanwhile.await;
+        // No sandbox is the first thing to know.
+        let (sandbox, found) = trying.await?;
+        let runner = Runner::new(RunnerConfig {
             layout: self.layout.clone(),
             sandbox: Arc::new(sandbox?),
-            git,
+            git: Arc::clone(git),
             identities,
             grants: found.grants,
             clock: Arc::clone(&self.clock),
             bounds: Default::default(),
             allow_private_addresses: Vec::new(),
-        })))
+        });
+        Ok((Arc::new(runner), done?))
+    }
+
+    /// The runner of this machine.
+    pub(crate) async fn runner(&self) -> anyhow::Result<Arc<Runner>> {
+        let git = git(&self.env, &self.layout).await?;
+        Ok(self.runner_while(&git, async { Ok(()) }).await?.0)
+    }
+
+    /// The mirrors of the person's org.
+    pub(crate) fn mirrors(&self, git: &Arc<Git>) -> anyhow::Result<Mirrors> {
+        let root = self.layout.mirrors().join(self.scope().org().to_string());
+        Ok(Mirrors::new(Arc::clone(git), root, Default::default())?)
     }
 
     /// Marks the runs of dead processes, and only then removes what they left.
     async fn recover(&self) -> anyhow::Result<()> {
         for leftover in leftovers(&self.layout)? {
             let run = leftover.run;
-            self.mark_interrupted(run).await?;
+            self.mark_interrupted(run, |owner| owner == leftover.owner).await?;
             let layout = self.layout.clone();
             let removed = tokio::task::spawn_blocking(move || remove_leftover(&layout, leftover)).await?;
             if let Err(error) = removed {
@@ -183,20 +201,20 @@ impl Context {
         for run in
             open.into_iter().filter(|run| run.host == self.host() && !self.layout.run_lock(run.id).exists())
         {
-            self.mark_interrupted(run.id).await?;
+            let mine = format!("{}:", self.host());
+            self.mark_interrupted(run.id, |owner| owner.starts_with(&mine)).await?;
         }
         Ok(())
     }
 
-    async fn mark_interrupted(&self, run: RunId) -> anyhow::Result<()> {
+    /// Marks a run whose process is dead, if the lease is still the dead one's: another worker may have taken it over.
+    async fn mark_interrupted(&self, run: RunId, is_dead: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         let mut read = self.store.read(self.scope()).await?;
         let Some(found) = read.run_get(run).await? else { return Ok(()) };
         let task = read.task_get(found.task).await?;
         drop(read);
-        if found.state.is_final() {
-            return Ok(());
-        }
-        if let Some(owner) = task.and_then(|task| task.lease_owner) {
+        let owner = task.and_then(|task| task.lease_owner).filter(|owner| is_dead(owner));
+        if let (false, Some(owner)) = (found.state.is_final(), owner) {
             // Owners are named once per run, so nobody alive is meant.
             self.store.task_reap(TakeOver::Dead(&owner), &self.worker_name()).await?;
         }

@@ -2,14 +2,14 @@
 
 use crate::begin::{base_branch, begin, repository_name, source_of, source_text, warrant_of};
 use crate::cli::RunArgs;
-use crate::context::Context;
+use crate::context::{Context, git};
 use crate::exit::Problem;
 use crate::output::{Tone, span};
 use crate::watch::Live;
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tipstaff_broker::{Dirty, Mirror, Source};
+use tipstaff_broker::{Dirty, Git, Mirror, Source};
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::{
     AgentRole, AuditAction, AuditDraft, EngineKind, ExitReason, RunId, RunState, RunSummary, TaskId,
@@ -24,8 +24,9 @@ const ATTEMPTS: u32 = 3;
 
 /// Carries out `tipstaff run`.
 pub(crate) async fn run(arguments: RunArgs, context: Context) -> anyhow::Result<ExitCode> {
-    let runner = context.runner().await?;
-    let (task, source, mirror) = prepare(&arguments, &context, &runner).await?;
+    let git = git(&context.env, &context.layout).await?;
+    let preparing = prepare(&arguments, &context, &git);
+    let (runner, (task, source, mirror)) = context.runner_while(&git, preparing).await?;
     if arguments.dry_run {
         return dry_run(&context, &runner, &task);
     }
@@ -87,15 +88,15 @@ pub(crate) async fn run(arguments: RunArgs, context: Context) -> anyhow::Result<
 async fn prepare(
     arguments: &RunArgs,
     context: &Context,
-    runner: &Runner,
+    git: &Arc<Git>,
 ) -> anyhow::Result<(TaskSpec, Source, Mirror)> {
     let chosen = choose(arguments, context).await?;
     let source = source_of(&arguments.repo)?;
-    let mirror = runner.mirrors(context.scope().org())?.open(&source).await?;
+    let mirror = context.mirrors(git)?.open(&source).await?;
     let pinned = mirror.pin(arguments.base.as_deref()).await?;
     if let Source::Local(_) = &source
-        && let Dirty::Files(count) = mirror.inspect().await?.dirty
         && arguments.base.is_none()
+        && let Dirty::Files(count) = mirror.dirty(&pinned.commit).await
     {
         context.output.warn(&format!(
             "{count} uncommitted file{} of {source} {} not part of this run; it starts from the commit {}",

@@ -76,23 +76,15 @@ fn a_killed_workers_task_is_tried_again() {
 /// Starts a run that waits, and gives it time to be under way.
 fn waiting_run(world: &World) -> std::process::Child {
     let repository = world.repository("demo");
-    let child = world.start(&[
-        "run",
-        "--json",
-        "--repo",
-        repository.to_str().unwrap(),
-        "--",
-        "sh",
-        "-c",
-        "echo x >> README.md; sleep 60",
-    ]);
-    for _ in 0..400 {
-        if states(world).iter().any(|state| state == "running") {
-            return child;
-        }
+    let script = "echo x >> README.md; sleep 60";
+    let child =
+        world.start(&["run", "--json", "--repo", repository.to_str().unwrap(), "--", "sh", "-c", script]);
+    let under_way = (0..400).any(|_| {
         std::thread::park_timeout(std::time::Duration::from_millis(25));
-    }
-    panic!("the run never got under way");
+        states(world).iter().any(|state| state == "running")
+    });
+    assert!(under_way, "the run never got under way");
+    child
 }
 
 #[test]
