@@ -1,19 +1,4 @@
-//! Runs a command confined by the operating system, so that a warrant is not advice.
-//!
-//! The chain of one run, outermost first:
-//!
-//! 1. [`Sandbox::start`] forks. The child joins the run's cgroup, enters a private mount namespace, stages the
-//!    workspace and the granted toolchains there, and becomes the run's own non-root user ([`RunIdentity`]).
-//! 2. bubblewrap makes all namespaces, the mount table and the pivot, from arguments on a descriptor and with
-//!    an empty environment.
-//! 3. Inside, our own single-threaded init stage ([`init_stage_if_requested`]) binds the broker's listener and
-//!    hands it out, drops every capability, sets `no_new_privs`, Landlock, the resource limits, closes every
-//!    descriptor, loads the seccomp filter and executes the command.
-//!
-//! Promises, each attacked by the escape suite in `tests/it/escape`:
-//! nothing of the host but what the [`Plan`] lists is visible; the host's uid 0 is never mapped; no credential
-//! and no variable of the host's environment enters; the only network peer is the listener handed out;
-//! the whole process tree dies with the run. A layer that cannot be had makes [`Sandbox::new`] fail, closed.
+#![doc = include_str!("../README.md")]
 
 mod arguments;
 mod cgroup;

@@ -23,11 +23,12 @@ Exit codes:
      warrant or sandbox
 
 Environment:
-  TIPSTAFF_HOME             where all state lives (default: $XDG_DATA_HOME/tipstaff or ~/.local/share/tipstaff)
-  TIPSTAFF_DATABASE_URL     postgres://… instead of the embedded SQLite database
+  TIPSTAFF_HOME                 where all state lives [~/.local/share/tipstaff]
+  TIPSTAFF_DATABASE_URL         postgres://… instead of the embedded SQLite file
   TIPSTAFF_DATABASE_OWNER_URL   the database's owner, to prepare and migrate it
-  TIPSTAFF_ENCRYPTION_KEY   the ring's key, 64 hexadecimal digits, instead of the file in TIPSTAFF_HOME
-  NO_COLOR                  plain output
+  TIPSTAFF_ENCRYPTION_KEY       the ring's key, 64 hex digits, instead of a file
+  TIPSTAFF_KEYCHAIN             1: the ring's key is in the system's keychain
+  NO_COLOR                      plain output
 
 First steps:
   tipstaff doctor                                        what this machine offers

@@ -39,6 +39,11 @@ pub(crate) fn layout(env: &Environment) -> anyhow::Result<Layout> {
 pub(crate) fn key_source(env: &Environment, layout: &Layout) -> KekSource {
     match &env.encryption_key {
         Some(key) => KekSource::Hex(tipstaff_seal::Secret::new(key.expose().clone())),
+        None if env.keychain => KekSource::Keychain {
+            service: "tipstaff".to_owned(),
+            account: layout.home().display().to_string(),
+            lock: layout.home().join("keychain.lock"),
+        },
         None => KekSource::File(layout.ring_key()),
     }
 }

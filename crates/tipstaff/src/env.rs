@@ -16,6 +16,8 @@ pub(crate) struct Environment {
     pub(crate) database_owner_url: Option<String>,
     /// `TIPSTAFF_ENCRYPTION_KEY`. Not printable.
     pub(crate) encryption_key: Option<tipstaff_seal::Secret<String>>,
+    /// `TIPSTAFF_KEYCHAIN` is `1`.
+    pub(crate) keychain: bool,
     /// `PATH`.
     pub(crate) path: OsString,
     /// `NO_COLOR` is set to something, or `TERM` is `dumb`.
@@ -44,6 +46,7 @@ impl Environment {
             encryption_key: set("TIPSTAFF_ENCRYPTION_KEY")
                 .and_then(|value| value.into_string().ok())
                 .map(tipstaff_seal::Secret::new),
+            keychain: set("TIPSTAFF_KEYCHAIN").is_some_and(|value| value == "1"),
             path: set("PATH").unwrap_or_default(),
             no_color: set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb"),
             user: set("USER").or_else(|| set("LOGNAME")).and_then(|value| value.into_string().ok()),

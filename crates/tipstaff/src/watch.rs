@@ -43,6 +43,8 @@ impl Observer for Live {
                     self.output.err(&text);
                 }
             }
+            // The end is told with its reason and its change.
+            Notice::State(state) if state.is_final() && !self.output.json => {}
             Notice::State(state) => {
                 let tone = match state {
                     RunState::Done => Tone::Good,

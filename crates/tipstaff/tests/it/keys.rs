@@ -67,3 +67,15 @@ fn a_rotation_killed_at_any_moment_is_finished_by_the_next() {
     world.run_script(&repository, "echo x >> README.md").expect(0);
     world.tipstaff(&["audit", "verify"]).expect(0);
 }
+
+#[test]
+fn a_keychain_that_is_not_there_says_so_and_nothing_starts() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    let mut command = world.command(world.binary());
+    command.env("TIPSTAFF_KEYCHAIN", "1").current_dir(&repository).args(["run", "--json", "--", "true"]);
+    let ended = crate::world::run(command).expect(7);
+    let error = ended.json();
+    assert!(error["error"]["code"].as_str().unwrap().starts_with("keychain"), "{error}");
+    assert!(!world.home().join("ring.key").exists(), "no key is made elsewhere behind the person's back");
+}
