@@ -132,3 +132,57 @@ fn a_clone_through_the_broker_sees_the_granted_repository_and_no_other() {
     let summary = world.run_script(&repository, script).expect(0).json();
     assert_eq!(summary["refusals"][0]["rule"], "repository-not-granted");
 }
+
+/// A history of `commits` commits over `files` files, written as git's import stream.
+fn import_stream(commits: usize, files: usize) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for number in 0..commits {
+        let mark = number + 1;
+        writeln!(
+            text,
+            "commit refs/heads/main\nmark :{mark}\ncommitter A <a@b.c> {} +0000\ndata 1\nx",
+            1_700_000_000 + number
+        )
+        .unwrap();
+        if number > 0 {
+            writeln!(text, "from :{number}").unwrap();
+        }
+        let touched: Vec<usize> = if number == 0 { (0..files).collect() } else { vec![number % files] };
+        for file in touched {
+            let content = format!("file {file} in commit {number}\n").repeat(20);
+            writeln!(
+                text,
+                "M 100644 inline src/d{}/f{file}.txt\ndata {}\n{content}",
+                file % 60,
+                content.len()
+            )
+            .unwrap();
+        }
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn a_large_repository_is_run_on_from_a_path_and_from_a_url() {
+    let world = World::new();
+    let repository = world.path().join("served/acme/large");
+    world.folder(&repository);
+    world.git(&repository, &["init", "-q"]);
+    let mut import = world.command("git");
+    import.current_dir(&repository).args(["fast-import", "--quiet"]).stdin(Stdio::piped());
+    let mut import = import.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    import.stdin.take().unwrap().write_all(&import_stream(20_000, 3_000)).unwrap();
+    crate::world::wait(import, std::time::Duration::from_secs(120)).expect(0);
+    world.git(&repository, &["reset", "-q", "--hard", "main"]);
+    let before = world.picture(&repository);
+    let script = "echo hello >> src/d1/f1.txt && git log --oneline | wc -l && git status --short";
+    let summary = world.run_script(&repository, script).expect(0).json();
+    assert_eq!((&summary["files_changed"], &summary["additions"]), (&1.into(), &1.into()));
+    assert_eq!(world.picture(&repository), before);
+    let backend = Backend::serve(world.path().join("served"));
+    let url = format!("{}/acme/large/.git", backend.url);
+    let again =
+        world.tipstaff(&["run", "--json", "--repo", &url, "--", "sh", "-c", "rm -r src/d2"]).expect(0).json();
+    assert_eq!(again["files_changed"], 50);
+}
