@@ -223,31 +223,47 @@ impl Runner {
             }
             Err(error) => Err(error),
         };
-        let layout = self.config.layout.clone();
-        let removed = tokio::task::spawn_blocking(move || recover::remove_folder(&layout, run)).await;
-        match removed {
-            Ok(Ok(())) => {
-                let draft = AuditDraft::new(
-                    format!("run:{run}"),
-                    AuditAction::WorkspaceDestroyed,
-                    format!("run:{run}"),
-                );
-                // A lost lease or store leaves this record to the next start.
-                if told.is_ok() && control.record(draft).await.is_ok() {
-                    job.lock.remove()?;
-                } else if told.is_ok() {
-                    observer.notice(Notice::Remark(
-                        "the end of the workspace could not be recorded yet".to_owned(),
-                    ));
-                }
-            }
-            Ok(Err(error)) => observer.notice(Notice::Remark(format!("{error}; the next start tries again"))),
-            Err(error) => observer.notice(Notice::Remark(format!("removing the workspace failed: {error}"))),
+        // What is not on record keeps its workspace and its lock: the next start marks the run, and then removes them.
+        if told.is_ok() {
+            self.clean_up(run, job.lock, control.as_ref(), observer.as_ref()).await?;
         }
         // Old checkouts only cost room.
         let _pruned =
             self.checkouts(job.warrant.warrant.org).map(|checkouts| checkouts.prune(WARM_CHECKOUTS));
         told
+    }
+
+    /// Removes the workspace of a run that is on record as ended, and then its lock.
+    async fn clean_up(
+        &self,
+        run: RunId,
+        lock: RunLock,
+        control: &dyn ControlPlane,
+        observer: &dyn Observer,
+    ) -> Result<(), RunnerError> {
+        let layout = self.config.layout.clone();
+        let removed = tokio::task::spawn_blocking(move || recover::remove_folder(&layout, run))
+            .await
+            .map_err(|error| RunnerError::Io {
+                action: "removing the workspace",
+                source: std::io::Error::other(error),
+            })
+            .and_then(|removed| removed);
+        if let Err(error) = removed {
+            observer.notice(Notice::Remark(format!("{error}; the next start tries again")));
+            return Ok(());
+        }
+        let subject = format!("run:{run}");
+        let draft = AuditDraft::new(subject.clone(), AuditAction::WorkspaceDestroyed, subject);
+        match control.record(draft).await {
+            Ok(()) => lock.remove(),
+            Err(error) => {
+                observer.notice(Notice::Remark(format!(
+                    "the end of the workspace is not on record yet: {error}"
+                )));
+                Ok(())
+            }
+        }
     }
 
     async fn carry(

@@ -24,8 +24,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_millis(150);
 /// How often the workspace is measured, at least.
 const MEASURE: Duration = Duration::from_secs(1);
-/// How long the control plane may be silent before the run is stopped: the lease is lost by then.
-const SILENCE_MS: i64 = 20_000;
+/// How long the control plane may be silent before the run is stopped: a little less than the lease holds, so that
+/// nobody else begins the task while this run still works.
+const SILENCE_MS: i64 = 45_000;
 /// Bytes that must stay free on the disk of the state, for the audit log above all.
 pub(crate) const DISK_RESERVE: u64 = 512 * 1024 * 1024;
 /// Buffered output that forces a write to the store.

@@ -151,7 +151,7 @@ pub(crate) struct RunArgs {
 /// `tipstaff runs …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
-    /// The latest runs, newest first
+    /// Queued tasks and the latest runs, newest first
     List {
         /// At most this many
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -186,7 +186,7 @@ pub(crate) enum RunsCommand {
     },
     /// Throw a run's change away
     Discard(RunChoice),
-    /// End a run that is under way; its work so far is kept
+    /// End a run that is under way, or a queued task; work done so far is kept
     Cancel(RunChoice),
     /// What the command wrote
     Logs {

@@ -11,10 +11,10 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tipstaff_broker::{Color, Quarantine, Source};
-use tipstaff_model::{AuditAction, AuditDraft, EventKind, RefName, RunState};
+use tipstaff_model::{AuditAction, AuditDraft, EventKind, RefName, RunState, TaskId, TaskSpec};
 use tipstaff_runner::{Applied, Applier, ApplyError};
 use tipstaff_seal::scrub::{Colours, scrub_terminal};
-use tipstaff_store::{Event, Run, RunDecision, RunFound, Task, TaskCancel, Topic};
+use tipstaff_store::{Event, Run, RunDecision, RunFound, Task, TaskCancel, TaskFilter, Topic};
 
 /// Events that are read at once.
 const PAGE: u32 = 500;
@@ -100,7 +100,19 @@ async fn list(context: &Context, limit: u32, state: Option<RunState>) -> anyhow:
         }
     }
     rows.truncate(wanted);
+    let queued = match state {
+        None | Some(RunState::Queued) => {
+            read.task_list(TaskFilter { state: Some(RunState::Queued), before: None }, limit).await?
+        }
+        Some(_) => Vec::new(),
+    };
     if context.output.json {
+        for task in &queued {
+            context.output.object(&json!({
+                "run": null, "task": task.id, "state": task.state, "repository": task.spec.repository,
+                "role": task.spec.role, "attempt": task.attempt, "queued_at": task.created_at, "error": task.last_error,
+            }));
+        }
         for (run, task) in &rows {
             let summary = read.run_summary(run.id).await?;
             let mut value = serde_json::to_value(&summary)?;
@@ -118,41 +130,52 @@ async fn list(context: &Context, limit: u32, state: Option<RunState>) -> anyhow:
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if rows.is_empty() {
+    if rows.is_empty() && queued.is_empty() {
         context.output.note("no runs; `tipstaff run -- CMD` makes one");
         return Ok(ExitCode::SUCCESS);
     }
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|(run, task)| {
-            let spec = task.as_ref().map(|task| &task.spec);
-            let what = spec
-                .map(|spec| spec.prompt.clone().unwrap_or_else(|| spec.argv.join(" ")))
-                .unwrap_or_default();
-            let state = match run.exit_reason.filter(|_| run.state != RunState::Done) {
-                Some(reason) => format!("{} ({reason})", run.state),
-                None => run.state.to_string(),
-            };
-            vec![
-                run.id.short(),
-                time(run.started_at),
-                run.ended_at.map_or_else(
-                    || "-".to_owned(),
-                    |end| span(u64::try_from(end - run.started_at).unwrap_or(0)),
-                ),
-                state,
-                spec.map(|spec| spec.repository.to_string()).unwrap_or_default(),
-                format!("{} +{} -{}", run.files_changed, run.additions, run.deletions),
-                run.decision.map(decision_word).unwrap_or_default().to_owned(),
-                plain(&what).chars().map(|c| if c == '\n' { ' ' } else { c }).take(60).collect(),
-            ]
-        })
-        .collect();
+    let waiting = queued.iter().map(|task| {
+        vec![
+            format!("({})", task.id.short()),
+            time(task.created_at),
+            "-".to_owned(),
+            task.state.to_string(),
+            task.spec.repository.to_string(),
+            "-".to_owned(),
+            String::new(),
+            what_of(&task.spec),
+        ]
+    });
+    let begun = rows.iter().map(|(run, task)| {
+        let spec = task.as_ref().map(|task| &task.spec);
+        let state = match run.exit_reason.filter(|_| run.state != RunState::Done) {
+            Some(reason) => format!("{} ({reason})", run.state),
+            None => run.state.to_string(),
+        };
+        vec![
+            run.id.short(),
+            time(run.started_at),
+            run.ended_at
+                .map_or_else(|| "-".to_owned(), |end| span(u64::try_from(end - run.started_at).unwrap_or(0))),
+            state,
+            spec.map(|spec| spec.repository.to_string()).unwrap_or_default(),
+            format!("{} +{} -{}", run.files_changed, run.additions, run.deletions),
+            run.decision.map(decision_word).unwrap_or_default().to_owned(),
+            spec.map(what_of).unwrap_or_default(),
+        ]
+    });
+    let cells: Vec<Vec<String>> = waiting.chain(begun).collect();
     context.output.table(
         &["RUN", "STARTED (UTC)", "TOOK", "STATE", "REPOSITORY", "CHANGE", "DECISION", "WHAT"],
         &cells,
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was asked for, short and on one line.
+fn what_of(spec: &TaskSpec) -> String {
+    let what = spec.prompt.clone().unwrap_or_else(|| spec.argv.join(" "));
+    plain(&what).chars().map(|c| if c == '\n' { ' ' } else { c }).take(60).collect()
 }
 
 const fn decision_word(decision: RunDecision) -> &'static str {
@@ -465,25 +488,43 @@ fn remove(path: &Path) -> std::io::Result<()> {
 }
 
 async fn cancel(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode> {
-    let (run, _) = find(context, choice).await?;
+    let (task, name, ended) = match queued_task(context, choice).await? {
+        Some(task) => (task, format!("task:{task}"), None),
+        None => {
+            let (run, _) = find(context, choice).await?;
+            (run.task, format!("run:{}", run.id), run.state.is_final().then_some((run.id, run.state)))
+        }
+    };
     let mut tx = context.store.begin(context.scope()).await?;
-    let answer = tx.task_cancel(run.task).await?;
-    if run.state.is_final() && !matches!(answer, Some(TaskCancel::Cancelled | TaskCancel::Requested)) {
-        return Err(Problem::usage("run-ended", format!("run {} has ended: {}", run.id.short(), run.state)));
+    let answer = tx.task_cancel(task).await?;
+    if let Some((run, state)) = ended
+        && !matches!(answer, Some(TaskCancel::Cancelled | TaskCancel::Requested))
+    {
+        return Err(Problem::usage("run-ended", format!("run {} has ended: {state}", run.short())));
     }
-    tx.audit_note(AuditDraft::new(
-        context.principal.actor(),
-        AuditAction::RunCancelRequested,
-        format!("run:{}", run.id),
-    ));
+    tx.audit_note(AuditDraft::new(context.principal.actor(), AuditAction::RunCancelRequested, &name));
     tx.commit().await?;
     context.pin_checkpoint().await?;
+    let begun = !matches!(answer, Some(TaskCancel::Cancelled));
     if context.output.json {
-        context.output.object(&json!({ "run": run.id, "cancel_requested": true }));
+        context.output.object(&json!({ "task": task, "cancel_requested": begun, "cancelled": !begun }));
+    } else if begun {
+        context.output.line("it ends within seconds; its work so far is kept");
     } else {
-        context.output.line(&format!("run {} ends within seconds; its work so far is kept", run.id.short()));
+        context.output.line("it had not begun, and won't");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The queued task that a person means by the end of its id.
+async fn queued_task(context: &Context, choice: &RunChoice) -> anyhow::Result<Option<TaskId>> {
+    let Some(text) = choice.run.as_deref().filter(|text| text.len() >= 4) else { return Ok(None) };
+    let text = text.to_ascii_lowercase();
+    let mut read = context.store.read(context.scope()).await?;
+    let queued = read.task_list(TaskFilter { state: Some(RunState::Queued), before: None }, SEARCHED).await?;
+    let mut fitting =
+        queued.into_iter().filter(|task| task.id.to_string().ends_with(&text)).map(|task| task.id);
+    Ok(fitting.next().filter(|_| fitting.next().is_none()))
 }
 
 async fn logs(context: &Context, choice: &RunChoice, follow: bool) -> anyhow::Result<ExitCode> {

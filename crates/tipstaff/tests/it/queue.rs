@@ -23,6 +23,11 @@ fn a_worker_carries_out_queued_tasks_several_at_once() {
             .json();
         assert_eq!(queued["state"], "queued");
     }
+    assert_eq!(states(&world), vec!["queued"; 5]);
+    let unwanted =
+        world.tipstaff_in(&repository, &["run", "--queue", "--json", "--", "false"]).expect(0).json();
+    let id = unwanted["task"].as_str().unwrap();
+    world.tipstaff(&["runs", "cancel", &id[28..]]).expect(0);
     world.tipstaff(&["worker", "--once", "--slots", "3"]).expect(0);
     assert_eq!(states(&world), vec!["done"; 5]);
     world.tipstaff(&["audit", "verify"]).expect(0);
