@@ -173,18 +173,6 @@ fn states_before(state: RunState) -> [&'static str; 5] {
     [(); 5].map(|()| words.next().unwrap_or("-"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn five_places_hold_every_state_before() {
-        for state in RunState::ALL {
-            assert!(RunState::ALL.into_iter().filter(|from| from.may_become(state)).count() <= 5, "{state}");
-        }
-    }
-}
-
 impl OrgRead {
     /// A task.
     ///
@@ -389,5 +377,17 @@ impl OrgTx {
         self.change(TASK_REQUEUE, values![lease.task(), now, error, run_at]).await?;
         self.announce(Topic::Task);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_places_hold_every_state_before() {
+        for state in RunState::ALL {
+            assert!(RunState::ALL.into_iter().filter(|from| from.may_become(state)).count() <= 5, "{state}");
+        }
     }
 }
