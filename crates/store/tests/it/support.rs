@@ -56,16 +56,17 @@ async fn postgres_template() -> &'static PostgresServer {
         .await
 }
 
-async fn sqlite_template() -> &'static PathBuf {
-    static READY: tokio::sync::OnceCell<PathBuf> = tokio::sync::OnceCell::const_new();
+/// The bytes of a migrated file.
+async fn sqlite_template() -> &'static Vec<u8> {
+    static READY: tokio::sync::OnceCell<Vec<u8>> = tokio::sync::OnceCell::const_new();
     READY
         .get_or_init(|| async {
-            let folder = Box::leak(Box::new(tempfile::tempdir().unwrap()));
+            let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("template.db");
             let clock = Arc::new(FixedClock::at(START));
             let store = Store::open(StoreConfig::sqlite(&path), ring_key(), clock, entropy()).await.unwrap();
             store.close().await;
-            path
+            std::fs::read(path).unwrap()
         })
         .await
 }
@@ -91,7 +92,7 @@ impl World {
         let database = format!("world_{}", SEED.fetch_add(1, Ordering::SeqCst));
         let config = match engine {
             Engine::Sqlite => {
-                std::fs::copy(sqlite_template().await, &file).unwrap();
+                std::fs::write(&file, sqlite_template().await).unwrap();
                 StoreConfig::sqlite(&file)
             }
             Engine::Postgres => {
