@@ -10,11 +10,8 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tipstaff_seal::log::{
-    Hash, LogKey, LogRecord, LogVerifier, RecordBody, Salt, Step, Tail, VerifyReport, export_checkpoint_line,
-    export_record_line, verify_export,
-};
-use tipstaff_store::{AuditBody, AuditEntry, OrgRead};
+use tipstaff_seal::log::{LogKey, LogVerifier, Tail, VerifyReport, verify_export};
+use tipstaff_store::AuditEntry;
 
 /// Records and checkpoints that are read at once.
 const PAGE: u32 = 5_000;
@@ -72,26 +69,6 @@ fn read_checkpoint(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-fn record(entry: &AuditEntry) -> Option<LogRecord<'_>> {
-    let leaf = Hash::from_slice(&entry.leaf_hash).ok()?;
-    let body = match &entry.body {
-        AuditBody::Kept { canonical, salt } => {
-            RecordBody::Kept { salt: Salt::from_slice(salt).ok()?, canonical }
-        }
-        AuditBody::Erased { commitment, .. } => {
-            RecordBody::Erased { commitment: Hash::from_slice(commitment).ok()? }
-        }
-    };
-    Some(LogRecord { seq: entry.seq, leaf, body })
-}
-
-/// Whether what is stored beside a record says the same as the record.
-fn agrees(entry: &AuditEntry) -> bool {
-    entry.record().is_none_or(|record| {
-        record.at == entry.at && record.action.as_str() == entry.action && record.seq == entry.seq
-    })
-}
-
 /// Verifies the whole log against its stored checkpoints, the one pinned beside the database, and one kept elsewhere.
 async fn verify(context: &Context, kept: Option<&str>) -> anyhow::Result<VerifyReport> {
     let mut read = context.store.read(context.scope()).await?;
@@ -111,54 +88,7 @@ async fn verify(context: &Context, kept: Option<&str>) -> anyhow::Result<VerifyR
             )
         })?;
     }
-    feed(&mut read, &mut verifier).await?;
-    Ok(verifier.finish())
-}
-
-async fn feed(read: &mut OrgRead, verifier: &mut LogVerifier) -> anyhow::Result<()> {
-    let (mut from, mut size) = (0, 0);
-    let mut checkpoints = read.audit_checkpoint_list(size, PAGE).await?.into_iter().peekable();
-    loop {
-        let page = read.audit_stream(from, PAGE).await?;
-        let last = page.last().map(|entry| entry.seq);
-        for entry in &page {
-            // Each checkpoint goes in before the record that follows it.
-            while let Some(next) = checkpoints.next_if(|next| next.size <= entry.seq) {
-                size = next.size.saturating_add(1);
-                if verifier.checkpoint(&next.note) == Step::Stop {
-                    return Ok(());
-                }
-                if checkpoints.peek().is_none() {
-                    checkpoints = read.audit_checkpoint_list(size, PAGE).await?.into_iter().peekable();
-                }
-            }
-            // What can't be read, or contradicts its own columns, is given a leaf that nothing matches.
-            let nothing = Hash([0; 32]);
-            let unreadable =
-                LogRecord { seq: entry.seq, leaf: nothing, body: RecordBody::Erased { commitment: nothing } };
-            let record = record(entry).filter(|_| agrees(entry)).unwrap_or(unreadable);
-            if verifier.record(&record) == Step::Stop {
-                return Ok(());
-            }
-        }
-        match last {
-            Some(last) => from = last.saturating_add(1),
-            None => break,
-        }
-    }
-    loop {
-        for one in checkpoints.by_ref() {
-            size = one.size.saturating_add(1);
-            if verifier.checkpoint(&one.note) == Step::Stop {
-                return Ok(());
-            }
-        }
-        let more = read.audit_checkpoint_list(size, PAGE).await?;
-        if more.is_empty() {
-            return Ok(());
-        }
-        checkpoints = more.into_iter().peekable();
-    }
+    Ok(read.audit_verify(verifier).await?)
 }
 
 /// The log's public key is pinned beside the database at first sight: who can write the database can't swap it.
@@ -293,7 +223,9 @@ async fn export(context: &Context, to: Option<&Path>) -> anyhow::Result<ExitCode
         .map(|path| File::create(path).with_context(|| format!("{} can't be written", path.display())))
         .transpose()?
         .map(BufWriter::new);
-    let mut put = |line: &str| -> std::io::Result<()> {
+    let mut lines = 0_u64;
+    read.audit_export(|line| {
+        lines += 1;
         match &mut file {
             Some(file) => file.write_all(line.as_bytes()),
             None => {
@@ -301,40 +233,16 @@ async fn export(context: &Context, to: Option<&Path>) -> anyhow::Result<ExitCode
                 Ok(())
             }
         }
-    };
-    let (mut from, mut records) = (0, 0_u64);
-    let mut checkpoints = read.audit_checkpoint_list(0, u32::MAX >> 1).await?.into_iter().peekable();
-    loop {
-        let page = read.audit_stream(from, PAGE).await?;
-        for entry in &page {
-            while let Some(next) = checkpoints.next_if(|next| next.size <= entry.seq) {
-                put(&export_checkpoint_line(&next.note).unwrap_or_default())?;
-            }
-            let line = record(entry).as_ref().and_then(export_record_line);
-            let line = line.ok_or_else(|| {
-                let text = format!("position {} can't be read; `tipstaff audit verify` says more", entry.seq);
-                Problem::failed("audit-malformed", text)
-            })?;
-            put(&line)?;
-            records += 1;
-        }
-        match page.last() {
-            Some(last) => from = last.seq.saturating_add(1),
-            None => break,
-        }
-    }
-    for next in checkpoints {
-        put(&export_checkpoint_line(&next.note).unwrap_or_default())?;
-    }
+    })
+    .await
+    .context("the log can't be exported; `tipstaff audit verify` says more")?;
     if let Some(mut file) = file {
         file.flush()?;
         file.get_ref().sync_all()?;
     }
     if let Some(path) = to {
         std::fs::write(beside(path), format!("{key}\n"))?;
-        context
-            .output
-            .note(&format!("{records} records in {}, the public key beside it: {key}", path.display()));
+        context.output.note(&format!("{lines} lines in {}, the public key beside it: {key}", path.display()));
     }
     Ok(ExitCode::SUCCESS)
 }
