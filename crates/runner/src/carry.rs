@@ -343,12 +343,13 @@ impl Runner {
             }
             match collection.collected {
                 Collected::Done => {}
-                Collected::Refused(text) => {
+                Collected::Refused { why, patch } => {
                     end.state = Some(RunState::Failed);
                     if reason == ExitReason::Completed {
                         reason = ExitReason::Refused;
                     }
-                    end.error = Some(format!("the change was refused: {text}"));
+                    end.error = Some(format!("the change was refused: {why}"));
+                    self.keep_refused(run, patch.as_deref(), control, observer).await?;
                 }
                 Collected::Failed(text) => {
                     end.state = Some(RunState::Failed);
@@ -371,6 +372,25 @@ impl Runner {
         }
         end.exit_reason = Some(reason);
         Ok(end)
+    }
+
+    /// Keeps the patch of a refused change beside the results, so that the work is not lost.
+    async fn keep_refused(
+        &self,
+        run: RunId,
+        patch: Option<&[u8]>,
+        control: &Arc<dyn ControlPlane>,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<(), RunnerError> {
+        let text = match patch {
+            Some(patch) => {
+                let path = self.config.layout.refused_patch(run);
+                std::fs::write(path, patch).map_err(RunnerError::io("keeping the refused change"))?;
+                "the refused change is kept as a patch: `tipstaff runs diff` shows it"
+            }
+            None => "the refused change is too large to be kept",
+        };
+        self.remark(text, control, observer).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, each argument is another thing")]

@@ -8,6 +8,7 @@ use crate::carry::Runner;
 use crate::compile::{SandboxRules, compile_spec};
 use crate::prepare::Prepared;
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tipstaff_broker::{BrokerHandle, remote_url};
 use tipstaff_model::Warrant;
@@ -16,20 +17,28 @@ use tipstaff_seal::WarrantDigest;
 use tipstaff_seal::scrub::{Colours, scrub_terminal};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinHandle;
 
 const SCRIPT: &str = include_str!("collect.sh");
 /// Longest time for a collection.
 const TIME: Duration = Duration::from_secs(110);
 /// Longest report of the script that is read, in bytes.
 const REPORT: u64 = 64 * 1024;
+/// Largest patch of a refused change that is kept, in bytes.
+const PATCH: u64 = 32 * 1024 * 1024;
 
 /// What became of the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Collected {
     /// It is in quarantine, or there is none.
     Done,
-    /// The broker refused the push; the refusals say why.
-    Refused(String),
+    /// The broker refused the push; the refusals say why. The change as a patch, unless it is too large to keep.
+    Refused {
+        /// What git said.
+        why: String,
+        /// The change.
+        patch: Option<Vec<u8>>,
+    },
     /// It could not be committed or brought out in time.
     Failed(String),
 }
@@ -87,22 +96,12 @@ pub(crate) async fn collect(
     let mut running = runner.start(spec).await?;
     let listener = running.listener.take().ok_or_else(no_listener)?;
     let broker = serve(listener)?;
-    let outputs = (running.stdout.take(), running.stderr.take());
-    let reading = tokio::spawn(async move {
-        let mut text = Vec::new();
-        for fd in [outputs.0, outputs.1].into_iter().flatten() {
-            if let Ok(pipe) = Receiver::from_owned_fd(fd) {
-                let mut bounded = pipe.take(REPORT);
-                let _closed = bounded.read_to_end(&mut text).await;
-                // The rest is read, so that the script is not held up, and dropped.
-                let _drained = tokio::io::copy(&mut bounded.into_inner(), &mut tokio::io::sink()).await;
-            }
-        }
-        text
-    });
+    let report = read_bounded(running.stderr.take(), REPORT);
+    let patch = read_bounded(running.stdout.take(), PATCH);
     let ended = crate::carry::wait_for(&mut running, TIME).await?;
-    let _report = broker.stop().await;
-    let text = reading.await.unwrap_or_default();
+    broker.stop().await;
+    let (text, _) = report.await.unwrap_or_default();
+    let (patch, whole) = patch.await.unwrap_or_default();
     let text = scrub_terminal(&text, Colours::Remove);
     let lines: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned).collect();
     let last = lines.last().cloned().unwrap_or_default();
@@ -111,7 +110,10 @@ pub(crate) async fn collect(
         None => Collected::Failed(format!("the change could not be collected within {} s", TIME.as_secs())),
         Some(exit) => match exit.code {
             0 => Collected::Done,
-            10 => Collected::Refused(last),
+            10 => Collected::Refused {
+                why: last,
+                patch: Some(patch).filter(|patch| whole && !patch.is_empty()),
+            },
             code => Collected::Failed(if last.is_empty() {
                 format!("the collection ended with {code}")
             } else {
@@ -127,4 +129,17 @@ pub(crate) fn no_listener() -> RunnerError {
         action: "taking the broker's listener out of the sandbox",
         source: std::io::Error::other("the sandbox handed none out"),
     }
+}
+
+/// Reads a pipe to its end, keeps at most `limit` bytes and says whether that was all. The rest is read too, so that
+/// the writer is not held up, and dropped.
+fn read_bounded(pipe: Option<OwnedFd>, limit: u64) -> JoinHandle<(Vec<u8>, bool)> {
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        let Some(Ok(pipe)) = pipe.map(Receiver::from_owned_fd) else { return (kept, false) };
+        let mut bounded = pipe.take(limit);
+        let read = bounded.read_to_end(&mut kept).await.is_ok();
+        let dropped = tokio::io::copy(&mut bounded.into_inner(), &mut tokio::io::sink()).await.unwrap_or(1);
+        (kept, read && dropped == 0)
+    })
 }

@@ -3,8 +3,8 @@
 # hook, filter, driver or signing program of the workspace has a say; then it pushes to the broker, the only way out.
 # What the workspace's own .git says is used as a hint (HEAD, index) and never trusted.
 #
-# Exit codes: 0 pushed or nothing to push (the last line of output says which), 10 the push was refused,
-# 11 the change could not be committed.
+# Exit codes: 0 pushed or nothing to push (the last line of standard error says which), 10 the push was refused, and the
+# change is on standard output as a patch, so that it is not lost; 11 the change could not be committed.
 set -u
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_TERMINAL_PROMPT=0 GIT_ATTR_NOSYSTEM=1 LC_ALL=C
 export GIT_OPTIONAL_LOCKS=0 GIT_LFS_SKIP_SMUDGE=1 GIT_ADVICE=0
@@ -12,7 +12,7 @@ unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 umask 022
 cd /work || exit 11
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%s\n' "$*" >&2; }
 own=$(mktemp -d /work/.tipstaff-collect-XXXXXXXXXX 2>/dev/null) || own=$(mktemp -d /tmp/.tipstaff-collect-XXXXXXXXXX) || {
     say 'no room for the collection'; exit 11; }
 trap 'cd /; rm -rf "$own"' EXIT
@@ -82,5 +82,6 @@ if [ -n "$there" ] && have "$there" && ! inner merge-base --is-ancestor "$there"
 fi
 if [ "$tip" = "$TIPSTAFF_BASE" ] || [ "$tip" = "$there" ]; then say unchanged; exit 0; fi
 inner push -q --no-verify "$TIPSTAFF_REMOTE" "$tip:$TIPSTAFF_REF" 2>"$own/push" || {
+    inner diff-tree -r -p --binary --no-renames --no-ext-diff --no-textconv "$TIPSTAFF_BASE" "$tip" --
     say "push refused: $(head -c 600 "$own/push" | tr -c '[:print:]' ' ')"; exit 10; }
 say pushed

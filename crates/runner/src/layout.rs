@@ -92,6 +92,12 @@ impl Layout {
         self.results().join(format!("{run}.git"))
     }
 
+    /// The patch of a change whose push was refused: kept for a person to look at, never applied by us.
+    #[must_use]
+    pub fn refused_patch(&self, run: RunId) -> PathBuf {
+        self.results().join(format!("{run}.refused.patch"))
+    }
+
     /// The pinned checkpoint of an org's audit log: kept outside the database, so that a truncated database shows.
     #[must_use]
     pub fn pinned_checkpoint(&self, org: OrgId) -> PathBuf {

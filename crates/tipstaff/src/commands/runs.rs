@@ -312,7 +312,14 @@ async fn diff(context: &Context, choice: &RunChoice, stat: bool) -> anyhow::Resu
         ));
     }
     let Ok(branch) = branch_of(&run) else {
-        context.output.note(&format!("run {} changed nothing", run.id.short()));
+        if let Ok(patch) = std::fs::read(context.layout.refused_patch(run.id)) {
+            context
+                .output
+                .warn("this change was refused; it is in no branch and can't be applied by tipstaff");
+            write_patch(context, &patch);
+        } else {
+            context.output.note(&format!("run {} changed nothing", run.id.short()));
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let quarantine = quarantine(context, &run).await?;
@@ -340,14 +347,19 @@ async fn diff(context: &Context, choice: &RunChoice, stat: bool) -> anyhow::Resu
     }
     let colours = context.output.colours();
     let patch = quarantine.diff(branch, if colours { Color::Always } else { Color::Never }).await?;
-    // The content is an agent's: on a terminal it is made harmless; a pipe gets the bytes, so that the patch applies.
+    write_patch(context, &patch);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A patch holds an agent's content: on a terminal it is made harmless; a pipe gets the bytes, so that it applies.
+fn write_patch(context: &Context, patch: &[u8]) {
+    let colours = context.output.colours();
     if colours || std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         let keep = if colours { Colours::Keep } else { Colours::Remove };
-        context.output.raw(&scrub_terminal(&patch, keep));
+        context.output.raw(&scrub_terminal(patch, keep));
     } else {
-        context.output.bytes(&patch);
+        context.output.bytes(patch);
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn apply(
@@ -471,6 +483,8 @@ async fn discard(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCo
     tx.commit().await?;
     let path = context.layout.result(run.id);
     remove(&path).with_context(|| format!("{} can't be removed", path.display()))?;
+    let patch = context.layout.refused_patch(run.id);
+    remove(&patch).with_context(|| format!("{} can't be removed", patch.display()))?;
     context.pin_checkpoint().await?;
     if context.output.json {
         context.output.object(&json!({ "run": run.id, "discarded": true }));

@@ -152,3 +152,24 @@ fn help_completions_manual_and_doctor() {
     let text = world.tipstaff(&["doctor"]).expect(0).stdout;
     assert!(text.contains("git") && text.contains("sandbox"), "{text}");
 }
+
+#[test]
+fn a_refused_change_is_kept_as_a_patch_and_reaches_nothing_by_itself() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    let script =
+        "echo wanted >> README.md; mkdir -p .github/workflows; echo 'on: push' > .github/workflows/ci.yml";
+    let refused = world.run_script(&repository, script).expect(3).json();
+    assert_eq!((&refused["branch"], &refused["files_changed"]), (&serde_json::Value::Null, &0.into()));
+    let shown = world.tipstaff_in(&repository, &["runs", "diff"]).expect(0);
+    assert!(shown.stderr.contains("refused") && shown.stdout.contains("+wanted"), "{shown:#?}");
+    world.tipstaff_in(&repository, &["runs", "apply"]).expect(2);
+    // A person who has read it may take what they want of it.
+    let patch = world.path().join("refused.patch");
+    std::fs::write(&patch, &shown.stdout).unwrap();
+    world.git(&repository, &["apply", "--include=README.md", patch.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(repository.join("README.md")).unwrap(), "# Demo\nwanted\n");
+    world.tipstaff_in(&repository, &["runs", "discard"]).expect(0);
+    let left = std::fs::read_dir(world.home().join("results")).unwrap().count();
+    assert_eq!(left, 0, "a discarded change is gone");
+}
