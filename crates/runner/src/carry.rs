@@ -80,6 +80,13 @@ pub struct Job {
     pub cancel: Cancel,
 }
 
+/// What the command did.
+struct Worked {
+    supervised: Supervised,
+    /// Whether it pushed by itself.
+    pushed: bool,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -321,7 +328,7 @@ impl Runner {
             before = None;
             worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve).await;
         }
-        let supervised = worked?;
+        let Worked { supervised, pushed } = worked?;
         if supervised.dropped > 0 {
             observer.notice(Notice::Remark(format!(
                 "{} bytes of output were dropped at the bound",
@@ -360,7 +367,8 @@ impl Runner {
                 }
             }
         }
-        if let Some(reference) = warrant.push_ref()
+        if (pushed || !untouched)
+            && let Some(reference) = warrant.push_ref()
             && let Some(tip) = quarantine.tip(reference).await?
         {
             let stat = quarantine.diffstat(reference).await?;
@@ -403,7 +411,7 @@ impl Runner {
         control: &Arc<dyn ControlPlane>,
         observer: &Arc<dyn Observer>,
         serve: &impl Fn(TcpListener) -> Result<BrokerHandle, RunnerError>,
-    ) -> Result<Supervised, RunnerError> {
+    ) -> Result<Worked, RunnerError> {
         let warrant = live.warrant();
         let run = warrant.run;
         let spec = compile_spec(
@@ -435,7 +443,8 @@ impl Runner {
                     .run_update(RunUpdate { state: Some(RunState::Running), ..RunUpdate::default() })
                     .await?;
                 let exit = Exit { code: 127, signal: None, cause: ExitCause::Exited };
-                return Ok(Supervised { exit, stopped: None, dropped: 0 });
+                let supervised = Supervised { exit, stopped: None, dropped: 0 };
+                return Ok(Worked { supervised, pushed: false });
             }
             Err(error) => return Err(error),
         };
@@ -456,8 +465,8 @@ impl Runner {
             },
         )
         .await;
-        let _report = broker.stop().await;
-        supervised
+        let pushed = !broker.stop().await.pushes.is_empty();
+        supervised.map(|supervised| Worked { supervised, pushed })
     }
 
     async fn remark(

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use tipstaff_broker::{Git, Mirrors};
 use tipstaff_model::{AuditAction, AuditDraft, Clock, Entropy, RunId};
 use tipstaff_runner::{Layout, Runner, RunnerConfig, leftovers, remove_leftover};
-use tipstaff_sandbox::{Discovery, Sandbox, SandboxConfig, discover_toolchains};
+use tipstaff_sandbox::{Discovery, Sandbox, SandboxConfig, SandboxError, discover_toolchains};
 use tipstaff_seal::{KekSource, SystemClock, SystemEntropy};
 use tipstaff_store::{LocalPrincipal, OrgScope, Principal, Store, StoreConfig, TakeOver};
+use tokio::task::JoinHandle;
 
 /// The open house.
 pub(crate) struct Context {
@@ -64,6 +65,23 @@ pub(crate) fn sandbox_config(env: &Environment, layout: &Layout) -> anyhow::Resu
         config.lock_dir = layout.home().join("identities");
     }
     Ok(config)
+}
+
+/// The sandbox being tried, and the person's toolchains being looked for, while other things are done.
+pub(crate) struct Trying {
+    task: JoinHandle<(Result<Sandbox, SandboxError>, Discovery)>,
+    identities: PathBuf,
+}
+
+/// Begins to try the sandbox.
+pub(crate) fn try_sandbox(env: &Environment, layout: &Layout) -> anyhow::Result<Trying> {
+    let config = sandbox_config(env, layout)?;
+    let identities = config.lock_dir.clone();
+    let env = env.clone();
+    Ok(Trying {
+        task: tokio::task::spawn_blocking(move || (Sandbox::new(config), toolchains(&env))),
+        identities,
+    })
 }
 
 /// What of the person's toolchains a sandbox may read.
@@ -148,20 +166,17 @@ impl Context {
     pub(crate) async fn runner_while<T>(
         &self,
         git: &Arc<Git>,
+        trying: Trying,
         meanwhile: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<(Arc<Runner>, T)> {
-        let config = sandbox_config(&self.env, &self.layout)?;
-        let identities = config.lock_dir.clone();
-        let env = self.env.clone();
-        let trying = tokio::task::spawn_blocking(move || (Sandbox::new(config), toolchains(&env)));
         let done = meanwhile.await;
         // No sandbox is the first thing to know.
-        let (sandbox, found) = trying.await?;
+        let (sandbox, found) = trying.task.await?;
         let runner = Runner::new(RunnerConfig {
             layout: self.layout.clone(),
             sandbox: Arc::new(sandbox?),
             git: Arc::clone(git),
-            identities,
+            identities: trying.identities,
             grants: found.grants,
             clock: Arc::clone(&self.clock),
             bounds: Default::default(),
@@ -173,7 +188,8 @@ impl Context {
     /// The runner of this machine.
     pub(crate) async fn runner(&self) -> anyhow::Result<Arc<Runner>> {
         let git = git(&self.env, &self.layout).await?;
-        Ok(self.runner_while(&git, async { Ok(()) }).await?.0)
+        let trying = try_sandbox(&self.env, &self.layout)?;
+        Ok(self.runner_while(&git, trying, async { Ok(()) }).await?.0)
     }
 
     /// The mirrors of the person's org.

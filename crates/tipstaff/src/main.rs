@@ -47,7 +47,14 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Doctor => commands::doctor::doctor(env, output).await,
         Command::Bench(command) => commands::bench::bench(command, env, output).await,
         Command::Audit(command) if command.is_offline() => commands::audit::offline(command, &output),
-        Command::Run(arguments) => commands::run::run(*arguments, Context::open(env, output).await?).await,
+        Command::Run(arguments) => {
+            // Our git and the sandbox are tried while the store opens.
+            let layout = context::layout(&env)?;
+            let trying = context::try_sandbox(&env, &layout)?;
+            let (context, git) =
+                tokio::join!(Context::open(env.clone(), output), context::git(&env, &layout));
+            commands::run::run(*arguments, context?, git?, trying).await
+        }
         Command::Runs(command) => commands::runs::runs(command, Context::open(env, output).await?).await,
         Command::Warrants(command) => {
             commands::warrants::warrants(command, Context::open(env, output).await?).await

@@ -2,7 +2,7 @@
 
 use crate::begin::{base_branch, begin, repository_name, source_of, source_text, warrant_of};
 use crate::cli::RunArgs;
-use crate::context::{Context, git};
+use crate::context::{Context, Trying};
 use crate::exit::Problem;
 use crate::output::{Tone, span};
 use crate::watch::Live;
@@ -23,10 +23,14 @@ use tipstaff_store::{LEASE_MS, RepositoryKind, TaskDraft};
 const ATTEMPTS: u32 = 3;
 
 /// Carries out `tipstaff run`.
-pub(crate) async fn run(arguments: RunArgs, context: Context) -> anyhow::Result<ExitCode> {
-    let git = git(&context.env, &context.layout).await?;
+pub(crate) async fn run(
+    arguments: RunArgs,
+    context: Context,
+    git: Arc<Git>,
+    trying: Trying,
+) -> anyhow::Result<ExitCode> {
     let preparing = prepare(&arguments, &context, &git);
-    let (runner, (task, source, mirror)) = context.runner_while(&git, preparing).await?;
+    let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
     if arguments.dry_run {
         return dry_run(&context, &runner, &task);
     }
