@@ -101,15 +101,13 @@ impl World {
         if self.uid.is_none() {
             return BINARY.into();
         }
-        let shared = std::env::temp_dir().join(format!("tipstaff-test-binary-{}", std::process::id()));
-        if !shared.exists() {
-            let draft =
-                shared.with_extension(format!("{:?}", std::thread::current().id()).replace(['(', ')'], ""));
-            std::fs::copy(BINARY, &draft).unwrap();
-            std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
-            std::fs::rename(&draft, &shared).unwrap();
+        // The build folder may lie where the other user can't reach; the copy goes away with the world.
+        let copy = self.path().join("tipstaff");
+        if !copy.exists() {
+            std::fs::copy(BINARY, &copy).unwrap();
+            std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        shared
+        copy
     }
 
     /// `tipstaff ARGS…` in `directory`.
