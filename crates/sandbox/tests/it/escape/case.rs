@@ -90,7 +90,8 @@ pub(super) fn bare(text: &str, directory: &std::path::Path) -> Option<i32> {
         .stderr(Stdio::null());
     command
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("HOME", directory);
+        .env("HOME", directory)
+        .env("TMPDIR", directory);
     if is_root() {
         std::os::unix::fs::chown(directory, Some(UID), Some(UID)).unwrap();
         command.uid(UID).gid(UID);
