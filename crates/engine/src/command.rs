@@ -1,6 +1,6 @@
 //! The `command` engine: any argv. Its exit code is its verdict; its output is text.
 
-use crate::{Engine, EngineError, EngineRequest, Invocation, ProcessEnd, Verdict};
+use crate::{Engine, EngineError, EngineRequest, Invocation, Models, Program, SessionReader};
 use tipstaff_model::EngineKind;
 
 /// Any command.
@@ -15,6 +15,14 @@ impl Engine for Command {
         "any command; the prompt, where there is one, is its last argument"
     }
 
+    fn program(&self) -> Option<&'static Program> {
+        None
+    }
+
+    fn models(&self) -> Option<&'static Models> {
+        None
+    }
+
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
         let mut argv = request.command.to_vec();
         if argv.is_empty() {
@@ -27,11 +35,11 @@ impl Engine for Command {
         if argv.iter().any(|part| part.contains('\0')) {
             return Err(EngineError::Unusable("an argument holds a NUL byte"));
         }
-        Ok(Invocation { argv, env: Vec::new() })
+        Ok(Invocation { argv, ..Invocation::default() })
     }
 
-    fn verdict(&self, end: ProcessEnd) -> Verdict {
-        if end == ProcessEnd::Exited(0) { Verdict::Done } else { Verdict::Failed }
+    fn reader(&self) -> Option<Box<dyn SessionReader>> {
+        None
     }
 }
 
@@ -40,7 +48,16 @@ mod tests {
     use super::*;
 
     fn request<'a>(command: &'a [String], prompt: Option<&'a str>) -> EngineRequest<'a> {
-        EngineRequest { command, prompt, model: None }
+        EngineRequest {
+            command,
+            prompt,
+            model: None,
+            provider: None,
+            instructions: "",
+            broker: "http://127.0.0.1:8080",
+            home: "/home/agent",
+            may_write: true,
+        }
     }
 
     #[test]

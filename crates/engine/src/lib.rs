@@ -3,26 +3,47 @@
 
 mod command;
 
-use tipstaff_model::EngineKind;
+use tipstaff_model::{AgentEvent, EngineKind};
 
 /// What an engine is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineRequest<'a> {
-    /// The command of the person or of the agent's profile.
+    /// The command of the person or of the agent's profile; only the `command` engine has one.
     pub command: &'a [String],
     /// The prompt, where there is one.
     pub prompt: Option<&'a str>,
-    /// The model, where one was chosen.
+    /// The model, where one was chosen; else the engine's own default.
     pub model: Option<&'a str>,
+    /// The provider whose models are asked, where one was chosen: the name of an upstream of the model gateway.
+    pub provider: Option<&'a str>,
+    /// What the agent's profile tells it besides the prompt; empty when it tells nothing.
+    pub instructions: &'a str,
+    /// Where the sandbox reaches the broker, such as `http://127.0.0.1:8080`; models are below `/model/<provider>`.
+    pub broker: &'a str,
+    /// Where the sandbox sees the home folder of the agent.
+    pub home: &'a str,
+    /// Whether the warrant lets the agent change files.
+    pub may_write: bool,
+}
+
+/// A file that the agent finds in its home folder when it starts. Never a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeFile {
+    /// Relative to the home folder, such as `.codex/config.toml`; no `..`.
+    pub path: String,
+    /// What it holds.
+    pub content: String,
 }
 
 /// The command line of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Invocation {
     /// Program and arguments, as they run inside the sandbox.
     pub argv: Vec<String>,
     /// Variables besides the sandbox's own; never a credential.
     pub env: Vec<(String, String)>,
+    /// Files of its home folder, made for this run.
+    pub home: Vec<HomeFile>,
 }
 
 /// How the process of a run ended, as the sandbox saw it.
@@ -35,12 +56,51 @@ pub enum ProcessEnd {
 }
 
 /// Whether the work was done, by the engine's own measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It was.
     Done,
     /// It was not.
-    Failed,
+    Failed {
+        /// What the agent's output says about it, where it says something.
+        why: Option<String>,
+    },
+}
+
+/// The program that an engine needs on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// Its file name, such as `claude`.
+    pub name: &'static str,
+    /// Where it comes from, for people: `npm install -g @anthropic-ai/claude-code@2.1.330`.
+    pub install: &'static str,
+    /// The version that was tested.
+    pub tested: &'static str,
+    /// The oldest version whose output we read; older ones are refused.
+    pub oldest: &'static str,
+    /// The arguments that print the version.
+    pub version_args: &'static [&'static str],
+}
+
+/// Which models an engine asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Models {
+    /// The provider when none was chosen: `anthropic`, `openai` or `gemini`.
+    pub provider: &'static str,
+    /// The model when none was chosen.
+    pub default: &'static str,
+    /// Models of the same provider that it asks besides, for titles and summaries, as patterns of a warrant.
+    pub besides: &'static [&'static str],
+}
+
+/// Reads what an agent prints, and judges it in the end.
+pub trait SessionReader: Send {
+    /// Takes one line of standard output, without its end of line; cut when it was longer than the bound.
+    fn line(&mut self, line: &str) -> Vec<AgentEvent>;
+    /// Takes one line of standard error. Agents write warnings there; most of it is no event.
+    fn error_line(&mut self, line: &str) -> Vec<AgentEvent>;
+    /// Whether the work was done, now that the process has ended. Judged by what was read, never by the exit code alone.
+    fn verdict(&mut self, end: ProcessEnd) -> Verdict;
 }
 
 /// The engine can't carry out the request.
@@ -52,6 +112,14 @@ pub enum EngineError {
     /// A NUL byte or an empty program name.
     #[error("the command can't be executed: {0}")]
     Unusable(&'static str),
+    /// There is nothing to ask the agent.
+    #[error(
+        "the {0} engine needs a prompt: write what it shall do, as in `tipstaff run --engine {0} \"fix the typo\"`"
+    )]
+    NoPrompt(EngineKind),
+    /// A command was given to an engine that brings its own.
+    #[error("the {0} engine runs its own program: leave away the command after --, or use --engine command")]
+    CommandNotTaken(EngineKind),
 }
 
 impl EngineError {
@@ -61,6 +129,8 @@ impl EngineError {
         match self {
             Self::NoCommand(_) => "engine-no-command",
             Self::Unusable(_) => "engine-command-unusable",
+            Self::NoPrompt(_) => "engine-no-prompt",
+            Self::CommandNotTaken(_) => "engine-command-not-taken",
         }
     }
 }
@@ -71,13 +141,17 @@ pub trait Engine: Send + Sync {
     fn kind(&self) -> EngineKind;
     /// One line for `tipstaff agents`.
     fn summary(&self) -> &'static str;
+    /// The program that must be on the machine; `None` where the person names the command.
+    fn program(&self) -> Option<&'static Program>;
+    /// The models that it asks; `None` where it asks none of its own.
+    fn models(&self) -> Option<&'static Models>;
     /// The command line of a request.
     ///
     /// # Errors
     /// [`EngineError`] when the request makes no command line.
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError>;
-    /// Whether the work was done.
-    fn verdict(&self, end: ProcessEnd) -> Verdict;
+    /// A reader of one session's output; `None` where the output is text for people, and the exit code the verdict.
+    fn reader(&self) -> Option<Box<dyn SessionReader>>;
 }
 
 /// All engines. Adding one is a file and a line here.
@@ -87,6 +161,15 @@ pub const REGISTRY: &[&dyn Engine] = &[&command::Command];
 #[must_use]
 pub fn engine(kind: EngineKind) -> &'static dyn Engine {
     REGISTRY.iter().copied().find(|one| one.kind() == kind).unwrap_or(&command::Command)
+}
+
+/// The verdict on a process whose output nobody reads: its exit code.
+#[must_use]
+pub const fn verdict_of_exit(end: ProcessEnd) -> Verdict {
+    match end {
+        ProcessEnd::Exited(0) => Verdict::Done,
+        _ => Verdict::Failed { why: None },
+    }
 }
 
 #[cfg(test)]

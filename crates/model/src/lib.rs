@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod audit;
 pub mod canonical;
+pub mod conversation;
 pub mod door;
 pub mod event;
 pub mod id;
@@ -14,11 +15,13 @@ pub mod ports;
 pub mod refusal;
 pub mod repository;
 pub mod run;
+pub mod spend;
 pub mod state;
 pub mod warrant;
 
 pub use agent::{Agent, AgentRole, EngineKind};
 pub use audit::{AuditAction, AuditDraft, AuditOutcome, AuditRecord};
+pub use conversation::{AgentEvent, FileChangeKind};
 pub use door::{Clock, Entropy, FixedClock, FixedEntropy};
 pub use event::{EventDraft, EventKind};
 pub use id::{AgentId, MemberId, OrgId, RepositoryId, RunId, TaskId, WarrantId};
@@ -29,5 +32,6 @@ pub use ports::{BoxFuture, ControlPlane, ControlPlaneError, Heartbeat};
 pub use refusal::{Refusal, Rule};
 pub use repository::{CommitId, RefName, RepositoryName};
 pub use run::{RunSummary, TaskSpec};
+pub use spend::{BudgetScope, CallOutcome, SpendAnswer, SpendRequest, SpendSettlement, Usage};
 pub use state::{ExitReason, RunState};
 pub use warrant::{LiveWarrant, Narrowing, Warrant, WarrantKind};

@@ -7,6 +7,7 @@ use crate::audit::AuditDraft;
 use crate::event::EventDraft;
 use crate::refusal::Refusal;
 use crate::run::RunUpdate;
+use crate::spend::{SpendAnswer, SpendRequest, SpendSettlement};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -48,4 +49,15 @@ pub trait ControlPlane: Send + Sync {
     fn events(&self, events: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>>;
     /// Moves the run on, or notes facts about it; audited when the state changes.
     fn run_update(&self, update: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>>;
+    /// Reserves money for a model call, before it is made; durable when it returns. A control plane without a ledger
+    /// grants none.
+    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
+        let text = format!("no money can be reserved for {} here", request.model);
+        Box::pin(async move { Err(ControlPlaneError::Rejected(text)) })
+    }
+    /// Settles a reservation with what the call used; durable when it returns.
+    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        let text = format!("there is no reservation {} here", settlement.call);
+        Box::pin(async move { Err(ControlPlaneError::Rejected(text)) })
+    }
 }

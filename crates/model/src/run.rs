@@ -30,6 +30,15 @@ pub struct TaskSpec {
     pub argv: Vec<String>,
     /// The prompt, where there is one.
     pub prompt: Option<String>,
+    /// The model, where one was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The provider of the model, where one was chosen: the name of an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// What the agent's profile tells it besides the prompt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instructions: String,
     /// Budget, in micro-US-dollars.
     pub budget_micro_usd: u64,
     /// Time, in milliseconds.

@@ -5,7 +5,7 @@
 
 use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect, no_listener};
-use crate::compile::{SandboxRules, compile_spec};
+use crate::compile::{SandboxRules, compile_spec, engine_request};
 use crate::prepare::{Materials, Prepared, layer_picture, prepare};
 use crate::supervise::{Cancel, Supervised, Watch, supervise};
 use crate::{Layout, RunLock, RunnerError, recover};
@@ -21,7 +21,7 @@ use tipstaff_broker::{
     Bounds, Broker, BrokerConfig, BrokerHandle, Mirror, Mirrors, Pinned, Quarantine, ServedRepository,
 };
 use tipstaff_broker::{Checkouts, Git};
-use tipstaff_engine::{EngineRequest, ProcessEnd, Verdict, engine};
+use tipstaff_engine::{ProcessEnd, Verdict, engine, verdict_of_exit};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AuditAction, AuditDraft, Clock, ControlPlane, EventDraft, EventKind, ExitReason, LiveWarrant, OrgId,
@@ -286,11 +286,7 @@ impl Runner {
         let run = warrant.run;
         // The sandbox protects from what a command does; a role without execution never gets that far.
         warrant.permits_exec().map_err(RunnerError::Refused)?;
-        let invocation = engine(job.task.engine).invocation(&EngineRequest {
-            command: &job.task.argv,
-            prompt: job.task.prompt.as_deref(),
-            model: None,
-        })?;
+        let invocation = engine(job.task.engine).invocation(&engine_request(&job.task, warrant.kind))?;
 
         let identity = RunIdentity::acquire(&self.config.identities)?;
         let checkouts = self.checkouts(warrant.org)?;
@@ -339,7 +335,7 @@ impl Runner {
         let mut update = RunUpdate { state: Some(RunState::Verifying), ..RunUpdate::default() };
         update.exit_code = Some(i64::from(supervised.exit.code));
         control.run_update(update).await?;
-        let (state, mut reason) = judge(job, &supervised);
+        let (state, mut reason) = judge(&supervised);
         let mut end = RunUpdate { state: Some(state), ..RunUpdate::default() };
         let untouched = before.is_some() && layer_picture(&prepared) == before;
         if reason != ExitReason::WarrantRevoked && !untouched {
@@ -485,7 +481,7 @@ impl Runner {
 }
 
 /// The state and reason of a run whose command ended.
-fn judge(job: &Job, supervised: &Supervised) -> (RunState, ExitReason) {
+fn judge(supervised: &Supervised) -> (RunState, ExitReason) {
     match supervised.stopped {
         Some(ExitReason::CancelledByPerson) => (RunState::Cancelled, ExitReason::CancelledByPerson),
         Some(reason) => (RunState::Failed, reason),
@@ -494,10 +490,14 @@ fn judge(job: &Job, supervised: &Supervised) -> (RunState, ExitReason) {
                 Some(signal) => ProcessEnd::Signalled(signal),
                 None => ProcessEnd::Exited(supervised.exit.code),
             };
-            match (engine(job.task.engine).verdict(end), end) {
+            match (verdict_of_exit(end), end) {
                 (Verdict::Done, _) => (RunState::Done, ExitReason::Completed),
-                (Verdict::Failed, ProcessEnd::Signalled(_)) => (RunState::Failed, ExitReason::Signalled),
-                (Verdict::Failed, ProcessEnd::Exited(_)) => (RunState::Failed, ExitReason::CommandFailed),
+                (Verdict::Failed { .. }, ProcessEnd::Signalled(_)) => {
+                    (RunState::Failed, ExitReason::Signalled)
+                }
+                (Verdict::Failed { .. }, ProcessEnd::Exited(_)) => {
+                    (RunState::Failed, ExitReason::CommandFailed)
+                }
             }
         }
     }

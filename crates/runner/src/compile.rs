@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use tipstaff_model::{Limits, Warrant};
+use tipstaff_engine::EngineRequest;
+use tipstaff_model::{Limits, TaskSpec, Warrant, WarrantKind};
 use tipstaff_sandbox::{
     Access, BrokerListener, ExecPolicy, ReadOnlyMount, RunIdentity, SandboxLimits, SandboxSpec, StdioPolicy,
     ToolchainGrant, Workspace,
@@ -27,6 +28,25 @@ pub struct SandboxRules {
     pub stdio: StdioPolicy,
 }
 
+/// Where a sandbox reaches the broker.
+pub const BROKER_URL: &str = "http://127.0.0.1:8080";
+const _: () = assert!(tipstaff_sandbox::BROKER_PORT == 8080, "BROKER_URL names the port");
+
+/// What a task asks of its engine.
+#[must_use]
+pub fn engine_request(task: &TaskSpec, kind: WarrantKind) -> EngineRequest<'_> {
+    EngineRequest {
+        command: &task.argv,
+        prompt: task.prompt.as_deref(),
+        model: task.model.as_deref(),
+        provider: task.provider.as_deref(),
+        instructions: &task.instructions,
+        broker: BROKER_URL,
+        home: tipstaff_sandbox::INSIDE_HOME,
+        may_write: kind.may_write(),
+    }
+}
+
 /// The sandbox's share of a warrant's limits.
 #[must_use]
 pub fn compile_limits(limits: &Limits) -> SandboxLimits {
@@ -47,7 +67,7 @@ pub fn compile_spec(warrant: &Warrant, rules: SandboxRules) -> SandboxSpec {
     let SandboxRules { identity, workspace, grants, read_only_mounts, mut env, argv, stdio } = rules;
     // Without a granted host there is nothing behind a proxy, and programs fail at once instead of asking for it.
     if !warrant.egress.is_empty() {
-        let broker = format!("http://127.0.0.1:{}", tipstaff_sandbox::BROKER_PORT);
+        let broker = BROKER_URL.to_owned();
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
             env.push((name.to_owned(), broker.clone()));
         }

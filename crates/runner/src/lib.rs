@@ -15,7 +15,7 @@ mod supervise;
 pub use announce::{Notice, Observer, Stream};
 pub use apply::{Applied, Applier, ApplyError, Person};
 pub use carry::{Job, Outcome, Runner, RunnerConfig, wait_for};
-pub use compile::{SandboxRules, compile_limits, compile_spec};
+pub use compile::{BROKER_URL, SandboxRules, compile_limits, compile_spec, engine_request};
 pub use error::RunnerError;
 pub use layout::{Layout, RunLock};
 pub use prepare::Prepared;

@@ -15,7 +15,7 @@ use tipstaff_model::{
     AgentRole, AuditAction, AuditDraft, EngineKind, ExitReason, RunId, RunState, RunSummary, TaskId,
     TaskSpec, Warrant,
 };
-use tipstaff_runner::{Cancel, Runner, SandboxRules, compile_spec};
+use tipstaff_runner::{Cancel, Runner, SandboxRules, compile_spec, engine_request};
 use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
 use tipstaff_store::{LEASE_MS, RepositoryKind, TaskDraft};
 
@@ -124,6 +124,9 @@ async fn prepare(
         agent: arguments.agent.clone(),
         argv: chosen.command,
         prompt: arguments.prompt.clone(),
+        model: None,
+        provider: None,
+        instructions: String::new(),
         budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
         timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
         allow_hosts: arguments.allow_host.iter().map(ToString::to_string).collect(),
@@ -161,7 +164,16 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
         ));
     }
     // What makes no command line is refused before anything is accepted.
-    let request = EngineRequest { command: &command, prompt: arguments.prompt.as_deref(), model: None };
+    let request = EngineRequest {
+        command: &command,
+        prompt: arguments.prompt.as_deref(),
+        model: None,
+        provider: None,
+        instructions: "",
+        broker: tipstaff_runner::BROKER_URL,
+        home: tipstaff_sandbox::INSIDE_HOME,
+        may_write: true,
+    };
     engine(engine_kind)
         .invocation(&request)
         .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
@@ -255,8 +267,7 @@ fn dry_run(context: &Context, runner: &Runner, task: &TaskSpec) -> anyhow::Resul
     let run = RunId::new(context.clock.as_ref(), context.entropy.as_ref());
     let id = TaskId::new(context.clock.as_ref(), context.entropy.as_ref());
     let warrant = warrant_of(context, task, (id, run))?;
-    let request = EngineRequest { command: &task.argv, prompt: task.prompt.as_deref(), model: None };
-    let invocation = engine(task.engine).invocation(&request)?;
+    let invocation = engine(task.engine).invocation(&engine_request(task, warrant.kind))?;
     let rules = SandboxRules {
         identity: RunIdentity::acquire(runner.identities())?,
         workspace: Workspace::Empty,
