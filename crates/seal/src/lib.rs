@@ -5,6 +5,7 @@ mod cipher;
 mod error;
 pub mod kek;
 pub mod log;
+pub mod redact;
 pub mod ring;
 pub mod scrub;
 mod secret;
@@ -16,6 +17,7 @@ pub mod warrant;
 
 pub use error::SealError;
 pub use kek::{KekSource, RingKey};
+pub use redact::{Finding, RedactStream, Redactor};
 pub use ring::{DataKeyId, Ring, SealContext, SealedText, WrappedKey, key_id_of, rewrap};
 pub use secret::{Secret, constant_time_eq};
 pub use sign::{Domain, KeyId, Signature, SigningKey, VerifyingKey};
