@@ -52,6 +52,8 @@ actions! {
     Refused = "refused";
     /// A push was accepted into quarantine.
     PushAccepted = "push.accepted";
+    /// The commands of the verification ran on a run's result.
+    RunVerified = "run.verified";
     /// The verdict on a run's result.
     RunDecided = "run.decided";
     /// A person brought a run's change into a repository.

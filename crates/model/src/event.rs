@@ -21,8 +21,10 @@ pub enum EventKind {
     Files,
     /// A remark of ours: a limit was reached, output was dropped.
     Notice,
-    /// An agent's event (text, tool call, usage …) in the normalized form of the engine crate.
+    /// An agent's event: the body is an [`AgentEvent`](crate::AgentEvent).
     Agent,
+    /// A step of the verification: a command that began, a piece of its output, its end.
+    Verify,
 }
 
 impl EventKind {
@@ -38,6 +40,7 @@ impl EventKind {
             Self::Files => "files",
             Self::Notice => "notice",
             Self::Agent => "agent",
+            Self::Verify => "verify",
         }
     }
 
@@ -53,6 +56,7 @@ impl EventKind {
             Self::Files,
             Self::Notice,
             Self::Agent,
+            Self::Verify,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == word)

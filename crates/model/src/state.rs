@@ -119,8 +119,14 @@ pub enum ExitReason {
     CommandFailed,
     /// A signal that was not ours ended the command.
     Signalled,
+    /// The agent ended without having done the work, whatever its exit code.
+    AgentFailed,
+    /// A command of the verification failed.
+    VerifyFailed,
     /// The time was over.
     TimedOut,
+    /// The agent did nothing for too long.
+    Stalled,
     /// The money was spent.
     BudgetExceeded,
     /// The memory bound was reached.
@@ -145,11 +151,14 @@ pub enum ExitReason {
 
 impl ExitReason {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Completed,
         Self::CommandFailed,
         Self::Signalled,
+        Self::AgentFailed,
+        Self::VerifyFailed,
         Self::TimedOut,
+        Self::Stalled,
         Self::BudgetExceeded,
         Self::OutOfMemory,
         Self::OutOfDisk,
@@ -169,7 +178,10 @@ impl ExitReason {
             Self::Completed => "completed",
             Self::CommandFailed => "command_failed",
             Self::Signalled => "signalled",
+            Self::AgentFailed => "agent_failed",
+            Self::VerifyFailed => "verify_failed",
             Self::TimedOut => "timed_out",
+            Self::Stalled => "stalled",
             Self::BudgetExceeded => "budget_exceeded",
             Self::OutOfMemory => "out_of_memory",
             Self::OutOfDisk => "out_of_disk",
@@ -190,6 +202,8 @@ impl ExitReason {
             Self::Completed => 0,
             Self::CommandFailed
             | Self::Signalled
+            | Self::AgentFailed
+            | Self::VerifyFailed
             | Self::OutOfMemory
             | Self::OutOfDisk
             | Self::CancelledByPerson
@@ -197,7 +211,7 @@ impl ExitReason {
             | Self::CollectFailed => 1,
             Self::Refused | Self::WarrantRevoked => 3,
             Self::BudgetExceeded => 4,
-            Self::TimedOut => 5,
+            Self::TimedOut | Self::Stalled => 5,
             Self::LeaseLost | Self::Internal => 7,
         }
     }
