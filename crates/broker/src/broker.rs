@@ -2,6 +2,7 @@
 
 use crate::egress::{Resolver, SystemResolver};
 use crate::error::BrokerError;
+use crate::gateway::{BudgetEnd, GatewayConfig};
 use crate::git::Git;
 use crate::limits::Bounds;
 use crate::quarantine::Quarantine;
@@ -9,7 +10,9 @@ use crate::server;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tipstaff_model::{CommitId, ControlPlane, LiveWarrant, RefName, Refusal, RepositoryName, Rule};
+use tipstaff_model::{
+    CommitId, ControlPlane, LiveWarrant, MicroUsd, RefName, Refusal, RepositoryName, Rule, Usage,
+};
 use tokio::sync::watch;
 
 /// A repository that the broker serves, if the warrant names it too.
@@ -33,6 +36,8 @@ pub struct BrokerConfig {
     /// Addresses that may be dialled although they are private. Empty but for upstreams that the operator runs on this
     /// machine, and tests. The warrant must name the host all the same.
     pub allow_private_addresses: Vec<SocketAddr>,
+    /// The way to models. Without it every model request is refused.
+    pub gateway: Option<GatewayConfig>,
     /// The bounds.
     pub bounds: Bounds,
 }
@@ -46,6 +51,7 @@ impl BrokerConfig {
             repositories,
             resolver: Arc::new(SystemResolver),
             allow_private_addresses: Vec::new(),
+            gateway: None,
             bounds: Bounds::default(),
         }
     }
@@ -80,6 +86,12 @@ pub struct BrokerReport {
     pub bytes_in: u64,
     /// Bytes that the sandbox was sent.
     pub bytes_out: u64,
+    /// Model calls that went to a provider.
+    pub model_calls: u64,
+    /// What they used in all.
+    pub model_usage: Usage,
+    /// What that costs.
+    pub model_cost: MicroUsd,
 }
 
 impl BrokerReport {
@@ -141,6 +153,12 @@ impl BrokerHandle {
     #[must_use]
     pub fn report(&self) -> BrokerReport {
         self.shared.report()
+    }
+
+    /// Says when a budget ended: a model request was answered with that, and the run should end. The first end stays.
+    #[must_use]
+    pub fn budget_ended(&self) -> watch::Receiver<Option<BudgetEnd>> {
+        self.shared.budget_end.subscribe()
     }
 
     /// Ends every connection, writes the last refusals to the control plane, and reports.

@@ -5,6 +5,7 @@ mod broker;
 pub mod checkout;
 mod egress;
 pub mod error;
+pub mod gateway;
 pub mod git;
 mod history;
 mod inspect;
@@ -21,6 +22,7 @@ pub use broker::{Broker, BrokerConfig, BrokerHandle, BrokerReport, PushRecord, S
 pub use checkout::{Checkout, CheckoutLimits, Checkouts, SharedPlaces, Symlinks};
 pub use egress::{Resolver, SystemResolver};
 pub use error::BrokerError;
+pub use gateway::{BudgetEnd, GatewayClient, GatewayConfig, Pricer, Upstream, UpstreamError, Wire};
 pub use git::Git;
 pub use inspect::{Dirty, SourceInfo};
 pub use limits::Bounds;

@@ -15,6 +15,7 @@ mod stream;
 mod view;
 
 use crate::broker::{Broker, BrokerConfig, BrokerReport, PushRecord};
+use crate::gateway::BudgetEnd;
 use refusals::Refusals;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     stopped: watch::Receiver<bool>,
     /// Becomes true once, when the warrant lapses.
     lapsed: watch::Sender<bool>,
+    /// The first budget that ended.
+    pub(crate) budget_end: watch::Sender<Option<BudgetEnd>>,
     address: Mutex<Option<SocketAddr>>,
 }
 
@@ -79,6 +82,7 @@ impl Shared {
             unwritten: Mutex::new(Some(unwritten)),
             stopped,
             lapsed: watch::Sender::new(false),
+            budget_end: watch::Sender::new(None),
             address: Mutex::default(),
             config,
         }
