@@ -1,7 +1,15 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod claude_code;
+mod codex;
 mod command;
+mod gemini;
+mod invoke;
+mod opencode;
+mod program;
+
+pub use program::Program;
 
 use tipstaff_model::{AgentEvent, EngineKind};
 
@@ -44,6 +52,9 @@ pub struct Invocation {
     pub env: Vec<(String, String)>,
     /// Files of its home folder, made for this run.
     pub home: Vec<HomeFile>,
+    /// What it reads on standard input, which ends after it; without it, standard input is empty. A prompt goes this
+    /// way and never through `argv`: there it could be taken for an option, and one argument holds 128 KiB at most.
+    pub stdin: Option<String>,
 }
 
 /// How the process of a run ended, as the sandbox saw it.
@@ -65,21 +76,6 @@ pub enum Verdict {
         /// What the agent's output says about it, where it says something.
         why: Option<String>,
     },
-}
-
-/// The program that an engine needs on the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Program {
-    /// Its file name, such as `claude`.
-    pub name: &'static str,
-    /// Where it comes from, for people: `npm install -g @anthropic-ai/claude-code@2.1.330`.
-    pub install: &'static str,
-    /// The version that was tested.
-    pub tested: &'static str,
-    /// The oldest version whose output we read; older ones are refused.
-    pub oldest: &'static str,
-    /// The arguments that print the version.
-    pub version_args: &'static [&'static str],
 }
 
 /// Which models an engine asks.
@@ -155,7 +151,8 @@ pub trait Engine: Send + Sync {
 }
 
 /// All engines. Adding one is a file and a line here.
-pub const REGISTRY: &[&dyn Engine] = &[&command::Command];
+pub const REGISTRY: &[&dyn Engine] =
+    &[&command::Command, &claude_code::ClaudeCode, &codex::Codex, &gemini::Gemini, &opencode::OpenCode];
 
 /// The engine of a kind.
 #[must_use]

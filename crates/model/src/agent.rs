@@ -77,6 +77,14 @@ choice!(
     EngineKind, "an engine", {
         /// Any command.
         Command = "command",
+        /// Claude Code, Anthropic's `claude`.
+        ClaudeCode = "claude-code",
+        /// Codex, OpenAI's `codex`.
+        Codex = "codex",
+        /// Gemini CLI, Google's `gemini`.
+        Gemini = "gemini",
+        /// `OpenCode`, `opencode`, for models of many providers.
+        OpenCode = "opencode",
     }
 );
 

@@ -1,0 +1,111 @@
+//! What the command lines of all agents have in common.
+
+use crate::{EngineError, EngineRequest, HomeFile, Models};
+use serde_json::Value;
+use tipstaff_model::EngineKind;
+
+/// What stands where an agent insists on a key. The broker puts the real one in its place, outside.
+pub(crate) const PLACEHOLDER: &str = "tipstaff-placeholder";
+
+/// Where the agent finds its instructions, relative to its home.
+pub(crate) const INSTRUCTIONS: &str = ".tipstaff/instructions.md";
+
+/// Longest name of a model or a provider, in bytes.
+const NAME: usize = 200;
+
+/// A request that was looked through: what is in here may be written into configuration.
+pub(crate) struct Checked<'a> {
+    pub(crate) prompt: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) provider: &'a str,
+    pub(crate) instructions: String,
+    request: &'a EngineRequest<'a>,
+}
+
+impl<'a> Checked<'a> {
+    pub(crate) fn new(
+        kind: EngineKind,
+        models: &'static Models,
+        request: &'a EngineRequest<'a>,
+    ) -> Result<Self, EngineError> {
+        if !request.command.is_empty() {
+            return Err(EngineError::CommandNotTaken(kind));
+        }
+        let prompt = request.prompt.filter(|prompt| !prompt.trim().is_empty());
+        let prompt = prompt.ok_or(EngineError::NoPrompt(kind))?;
+        if prompt.contains('\0') || request.instructions.contains('\0') {
+            return Err(EngineError::Unusable("the prompt or the instructions hold a NUL byte"));
+        }
+        let model = request.model.unwrap_or(models.default);
+        if model.is_empty()
+            || model.len() > NAME
+            || model.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
+            return Err(EngineError::Unusable("the model's name is empty, too long or holds a space"));
+        }
+        let provider = request.provider.unwrap_or(models.provider);
+        let plain = provider.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if provider.is_empty() || provider.len() > NAME || !plain || provider.starts_with('.') {
+            return Err(EngineError::Unusable(
+                "the provider's name is not letters, digits, '-', '_' and '.'",
+            ));
+        }
+        Ok(Self { prompt, model, provider, instructions: instructions(request), request })
+    }
+
+    pub(crate) const fn may_write(&self) -> bool {
+        self.request.may_write
+    }
+
+    /// Where the broker offers the provider's models, with `below` after it.
+    pub(crate) fn upstream(&self, below: &str) -> String {
+        format!("{}/model/{}{below}", self.request.broker.trim_end_matches('/'), self.provider)
+    }
+
+    /// A path below the agent's home.
+    pub(crate) fn at_home(&self, path: &str) -> String {
+        format!("{}/{path}", self.request.home.trim_end_matches('/'))
+    }
+
+    pub(crate) fn instructions_file(&self) -> HomeFile {
+        HomeFile { path: INSTRUCTIONS.to_owned(), content: self.instructions.clone() }
+    }
+}
+
+/// What the agent is told besides the prompt: where it is, then what its profile says. It explains the walls; it is
+/// not one of them.
+fn instructions(request: &EngineRequest<'_>) -> String {
+    let mut text = String::from(
+        "You work without a person at hand: nobody answers questions. Decide, act, and say in the end what you did.\n\
+         You are inside a sandbox with a warrant. Only what it grants can be reached; a refusal says which rule \
+         refused. Don't look for a way around it: say what you would have needed.\n",
+    );
+    if !request.may_write {
+        text.push_str("The files are read-only in this run. Report what you find; change nothing.\n");
+    }
+    let own = request.instructions.trim();
+    if !own.is_empty() {
+        text.push('\n');
+        text.push_str(own);
+        text.push('\n');
+    }
+    text
+}
+
+/// A file of the home folder that holds JSON.
+pub(crate) fn json_file(path: &str, value: &Value) -> HomeFile {
+    HomeFile { path: path.to_owned(), content: format!("{value:#}\n") }
+}
+
+/// A TOML basic string. JSON's escapes are TOML's too; TOML also wants DEL escaped.
+pub(crate) fn toml_string(text: &str) -> String {
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+pub(crate) fn variables<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+pub(crate) fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(ToOwned::to_owned).into()
+}
