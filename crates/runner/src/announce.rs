@@ -1,9 +1,11 @@
 //! Live news of a run, for whoever watches: a terminal, a log, a test.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, EventDraft, Heartbeat, Refusal, RunState,
+    AgentEvent, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, EventDraft, Heartbeat, MicroUsd,
+    Refusal, RunState, SpendAnswer, SpendRequest, SpendSettlement,
 };
 
 /// Which stream of the command.
@@ -24,6 +26,24 @@ pub enum Notice {
     Output(Stream, String),
     /// Something was refused.
     Refused(Refusal),
+    /// The agent did something; redacted and harmless for a terminal.
+    Agent(Box<AgentEvent>),
+    /// A command of the verification began, or ended with a code.
+    Verify {
+        /// Which one, from 1.
+        step: usize,
+        /// The command.
+        command: String,
+        /// How it ended, once it has.
+        code: Option<i32>,
+    },
+    /// A model call was settled: what the run has cost so far, and what it may.
+    Spent {
+        /// So far.
+        spent: MicroUsd,
+        /// At most.
+        budget: MicroUsd,
+    },
     /// A remark of ours.
     Remark(String),
 }
@@ -38,6 +58,9 @@ pub trait Observer: Send + Sync {
 pub(crate) struct Announcing {
     pub(crate) inner: Arc<dyn ControlPlane>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) budget: MicroUsd,
+    /// What settled calls cost together, in micro-US-dollars.
+    pub(crate) spent: AtomicU64,
 }
 
 impl ControlPlane for Announcing {
@@ -64,6 +87,23 @@ impl ControlPlane for Announcing {
             self.inner.run_update(update).await?;
             if let Some(state) = state {
                 self.observer.notice(Notice::State(state));
+            }
+            Ok(())
+        })
+    }
+
+    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
+        self.inner.spend_reserve(request)
+    }
+
+    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        let cost = settlement.cost.micro();
+        Box::pin(async move {
+            self.inner.spend_settle(settlement).await?;
+            let spent = self.spent.fetch_add(cost, Ordering::Relaxed).saturating_add(cost);
+            if cost > 0 {
+                let spent = MicroUsd::from_micro(spent);
+                self.observer.notice(Notice::Spent { spent, budget: self.budget });
             }
             Ok(())
         })

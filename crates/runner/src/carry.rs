@@ -6,22 +6,25 @@
 use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect, no_listener};
 use crate::compile::{SandboxRules, compile_spec, engine_request};
+use crate::home::furnish;
 use crate::prepare::{Materials, Prepared, layer_picture, prepare};
-use crate::supervise::{Cancel, Supervised, Watch, supervise};
+use crate::project::{Project, VerifyWorkspace};
+use crate::session::Session;
+use crate::supervise::{Cancel, Stall, Supervised, Watch, supervise};
+use crate::verify::{Verified, Verifying};
 use crate::{Layout, RunLock, RunnerError, recover};
 use serde_json::json;
-use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tipstaff_broker::{
     Bounds, Broker, BrokerConfig, BrokerHandle, Mirror, Mirrors, Pinned, Quarantine, ServedRepository,
 };
-use tipstaff_broker::{Checkouts, Git};
-use tipstaff_engine::{ProcessEnd, Verdict, engine, verdict_of_exit};
+use tipstaff_broker::{Checkouts, GatewayConfig, Git};
+use tipstaff_engine::{Invocation, ProcessEnd, Verdict, engine};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AuditAction, AuditDraft, Clock, ControlPlane, EventDraft, EventKind, ExitReason, LiveWarrant, OrgId,
@@ -30,6 +33,7 @@ use tipstaff_model::{
 use tipstaff_sandbox::{
     Exit, ExitCause, RunIdentity, Running, Sandbox, SandboxError, SandboxSpec, StdioPolicy, ToolchainGrant,
 };
+use tipstaff_seal::redact::Redactor;
 use tipstaff_seal::{SignedWarrant, VerifyingKey};
 use tokio::io::unix::AsyncFd;
 
@@ -54,6 +58,8 @@ pub struct RunnerConfig {
     pub bounds: Bounds,
     /// Private addresses that the broker may dial for granted hosts: upstreams that the operator runs on this machine.
     pub allow_private_addresses: Vec<SocketAddr>,
+    /// How long an agent may do nothing.
+    pub stall: Stall,
 }
 
 /// Carries leases out. Cheap to share; any number of runs at once.
@@ -78,11 +84,17 @@ pub struct Job {
     pub base_branch: Option<String>,
     /// The person's wish to end it.
     pub cancel: Cancel,
+    /// The models that may be asked, with their keys; `None` where none may.
+    pub gateway: Option<GatewayConfig>,
+    /// Takes secrets out of everything that the run says; knows the live ones.
+    pub redactor: Redactor,
 }
 
 /// What the command did.
 struct Worked {
     supervised: Supervised,
+    /// What the engine says about it.
+    verdict: Verdict,
     /// Whether it pushed by itself.
     pushed: bool,
 }
@@ -184,9 +196,11 @@ impl Runner {
         repositories: Vec<ServedRepository>,
         live: &Arc<LiveWarrant>,
         control: &Arc<dyn ControlPlane>,
+        gateway: Option<GatewayConfig>,
     ) -> Result<BrokerHandle, RunnerError> {
         let mut config = BrokerConfig::new(Arc::clone(&self.config.git), repositories);
         config.bounds = self.config.bounds;
+        config.gateway = gateway;
         config.allow_private_addresses.clone_from(&self.config.allow_private_addresses);
         Ok(Broker::new(config, Arc::clone(live), Arc::clone(control)).serve(listener)?)
     }
@@ -203,7 +217,12 @@ impl Runner {
         observer: Arc<dyn Observer>,
     ) -> Result<Outcome, RunnerError> {
         let control: Arc<dyn ControlPlane> =
-            Arc::new(Announcing { inner: control, observer: Arc::clone(&observer) });
+            Arc::new(Announcing {
+                inner: control,
+                observer: Arc::clone(&observer),
+                budget: job.warrant.warrant.budget,
+                spent: AtomicU64::new(0),
+            });
         let run = job.warrant.warrant.run;
         let carried = self.carry(&job, &control, &observer).await;
         if let Err(RunnerError::Refused(refusal)) = &carried {
@@ -284,23 +303,34 @@ impl Runner {
         let live = Arc::new(LiveWarrant::new(job.warrant.warrant.clone(), Arc::clone(clock)));
         let warrant = live.in_force().map_err(RunnerError::Refused)?;
         let run = warrant.run;
-        // The sandbox protects from what a command does; a role without execution never gets that far.
-        warrant.permits_exec().map_err(RunnerError::Refused)?;
+        // The sandbox protects from what a command does; a role without execution never gets that far. An agent is an
+        // installed program: it may read and think where nothing of the repository may be executed.
+        let program = self.program(job.task.engine).await?;
+        if program.is_none() {
+            warrant.permits_exec().map_err(RunnerError::Refused)?;
+        }
+        if let Some(found) = &program {
+            let version = found.version.as_deref().unwrap_or("of an unknown version");
+            let text = format!("{} {version} at {}", job.task.engine, found.path.display());
+            self.remark(&text, control, observer).await?;
+        }
         let invocation = engine(job.task.engine).invocation(&engine_request(&job.task, warrant.kind))?;
 
         let identity = RunIdentity::acquire(&self.config.identities)?;
         let checkouts = self.checkouts(warrant.org)?;
-        let materials = |overlay| Materials {
+        let materials = |overlay, name| Materials {
             layout: &self.config.layout,
             run,
             warrant,
             mirror: &job.mirror,
             checkouts: &checkouts,
             overlay,
+            name,
             identity: identity.clone(),
             base_branch: job.base_branch.clone(),
         };
-        let mut prepared = prepare(materials(!self.no_overlay.load(Ordering::Relaxed))).await?;
+        let mut prepared = prepare(materials(!self.no_overlay.load(Ordering::Relaxed), "workspace")).await?;
+        let project = Project::of_checkout(&prepared.base)?;
         let pinned = Pinned { commit: job.task.base_commit.clone(), branch: job.base_branch.clone() };
         let result = self.config.layout.result(run);
         let quarantine =
@@ -308,11 +338,16 @@ impl Runner {
         let serve = |listener: TcpListener| {
             let served =
                 ServedRepository { name: job.task.repository.clone(), quarantine: quarantine.clone() };
-            self.serve(listener, vec![served], &live, control)
+            self.serve(listener, vec![served], &live, control, None)
+        };
+        let serve_agent = |listener: TcpListener| {
+            let served =
+                ServedRepository { name: job.task.repository.clone(), quarantine: quarantine.clone() };
+            self.serve(listener, vec![served], &live, control, job.gateway.clone())
         };
 
         let mut before = layer_picture(&prepared);
-        let mut worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve).await;
+        let mut worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve_agent).await;
         // Whether the kernel mounts an overlay here is learnt by doing it; nothing of the command has run then.
         if let Err(RunnerError::Sandbox(
             SandboxError::OverlayUnsupported { .. } | SandboxError::IdMapUnsupported { .. },
@@ -320,11 +355,11 @@ impl Runner {
             && !self.no_overlay.swap(true, Ordering::Relaxed)
         {
             recover::remove_folder(&self.config.layout, run)?;
-            prepared = prepare(materials(false)).await?;
+            prepared = prepare(materials(false, "workspace")).await?;
             before = None;
-            worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve).await;
+            worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve_agent).await;
         }
-        let Worked { supervised, pushed } = worked?;
+        let Worked { supervised, verdict, pushed } = worked?;
         if supervised.dropped > 0 {
             observer.notice(Notice::Remark(format!(
                 "{} bytes of output were dropped at the bound",
@@ -335,8 +370,13 @@ impl Runner {
         let mut update = RunUpdate { state: Some(RunState::Verifying), ..RunUpdate::default() };
         update.exit_code = Some(i64::from(supervised.exit.code));
         control.run_update(update).await?;
-        let (state, mut reason) = judge(&supervised);
+        let (state, mut reason) = judge(&supervised, &verdict, program.is_some());
         let mut end = RunUpdate { state: Some(state), ..RunUpdate::default() };
+        if let Verdict::Failed { why } = verdict
+            && supervised.stopped.is_none()
+        {
+            end.error = why.map(|why| job.redactor.redact(&why).into_owned());
+        }
         let untouched = before.is_some() && layer_picture(&prepared) == before;
         if reason != ExitReason::WarrantRevoked && !untouched {
             let subject = subject(&job.task);
@@ -374,6 +414,44 @@ impl Runner {
             end.additions = Some(stat.additions);
             end.deletions = Some(stat.deletions);
         }
+        if reason == ExitReason::Completed
+            && !project.verify.commands.is_empty()
+            && let Some(commit) = end.commit.clone()
+        {
+            let fresh = project.verify.workspace == VerifyWorkspace::Fresh;
+            let checked = if fresh {
+                Some(prepare(materials(!self.no_overlay.load(Ordering::Relaxed), "verify")).await?)
+            } else {
+                None
+            };
+            let verified = Verifying {
+                runner: self,
+                live: &live,
+                prepared: checked.as_ref().unwrap_or(&prepared),
+                fresh,
+                commit: &commit,
+                rules: &project.verify,
+                redactor: &job.redactor,
+                cancel: &job.cancel,
+                control,
+                observer,
+            }
+            .run(&serve)
+            .await?;
+            match verified {
+                Verified::Passed => {}
+                Verified::Failed(why) => {
+                    end.state = Some(RunState::Failed);
+                    end.error = Some(format!("the verification failed: {why}"));
+                    reason = ExitReason::VerifyFailed;
+                }
+                Verified::Stopped(why) => {
+                    let cancelled = why == ExitReason::CancelledByPerson;
+                    end.state = Some(if cancelled { RunState::Cancelled } else { RunState::Failed });
+                    reason = why;
+                }
+            }
+        }
         end.exit_reason = Some(reason);
         Ok(end)
     }
@@ -403,25 +481,33 @@ impl Runner {
         job: &Job,
         live: &LiveWarrant,
         prepared: &Prepared,
-        invocation: &tipstaff_engine::Invocation,
+        invocation: &Invocation,
         control: &Arc<dyn ControlPlane>,
         observer: &Arc<dyn Observer>,
         serve: &impl Fn(TcpListener) -> Result<BrokerHandle, RunnerError>,
     ) -> Result<Worked, RunnerError> {
         let warrant = live.warrant();
         let run = warrant.run;
+        let chosen = engine(job.task.engine);
+        let (argv, mount) = furnish(invocation, &self.config.layout.run(run).join("home"))?;
+        let mut read_only_mounts = prepared.read_only_mounts.clone();
+        read_only_mounts.extend(mount);
         let spec = compile_spec(
             warrant,
             SandboxRules {
                 identity: prepared.identity.clone(),
                 workspace: prepared.workspace.clone(),
                 grants: self.config.grants.clone(),
-                read_only_mounts: prepared.read_only_mounts.clone(),
+                read_only_mounts,
                 env: invocation.env.clone(),
-                argv: invocation.argv.iter().map(OsString::from).collect(),
+                argv,
                 stdio: StdioPolicy::PIPED_OUTPUT,
+                agent: chosen.program().is_some(),
             },
         );
+        let kinds = [EventKind::Stdout, EventKind::Stderr];
+        let mut session =
+            Session::new(&job.redactor, chosen.reader(), warrant.limits.output_bytes, kinds);
         let before = tipstaff_sandbox::tree_usage(&prepared.measured, Default::default())
             .map_or(0, |usage| usage.bytes);
         // No audit, no action: the start is on record before it happens.
@@ -440,7 +526,7 @@ impl Runner {
                     .await?;
                 let exit = Exit { code: 127, signal: None, cause: ExitCause::Exited };
                 let supervised = Supervised { exit, stopped: None, dropped: 0 };
-                return Ok(Worked { supervised, pushed: false });
+                return Ok(Worked { supervised, verdict: Verdict::Failed { why: None }, pushed: false });
             }
             Err(error) => return Err(error),
         };
@@ -457,12 +543,20 @@ impl Runner {
                 measured: Some(prepared.measured.clone()),
                 measured_before: before,
                 wall: Duration::from_millis(warrant.limits.wall_ms),
-                output_bytes: warrant.limits.output_bytes,
+                stall: self.config.stall,
+                broker: Some(&broker),
             },
+            &mut session,
         )
         .await;
         let pushed = !broker.stop().await.pushes.is_empty();
-        supervised.map(|supervised| Worked { supervised, pushed })
+        supervised.map(|supervised| {
+            let end = match supervised.exit.signal {
+                Some(signal) => ProcessEnd::Signalled(signal),
+                None => ProcessEnd::Exited(supervised.exit.code),
+            };
+            Worked { supervised, verdict: session.verdict(end), pushed }
+        })
     }
 
     async fn remark(
@@ -481,24 +575,18 @@ impl Runner {
 }
 
 /// The state and reason of a run whose command ended.
-fn judge(supervised: &Supervised) -> (RunState, ExitReason) {
-    match supervised.stopped {
-        Some(ExitReason::CancelledByPerson) => (RunState::Cancelled, ExitReason::CancelledByPerson),
-        Some(reason) => (RunState::Failed, reason),
-        None => {
-            let end = match supervised.exit.signal {
-                Some(signal) => ProcessEnd::Signalled(signal),
-                None => ProcessEnd::Exited(supervised.exit.code),
+fn judge(supervised: &Supervised, verdict: &Verdict, agent: bool) -> (RunState, ExitReason) {
+    match (supervised.stopped, verdict) {
+        (Some(ExitReason::CancelledByPerson), _) => (RunState::Cancelled, ExitReason::CancelledByPerson),
+        (Some(reason), _) => (RunState::Failed, reason),
+        (None, Verdict::Done) => (RunState::Done, ExitReason::Completed),
+        (None, Verdict::Failed { .. }) => {
+            let reason = match (supervised.exit.signal, agent) {
+                (Some(_), _) => ExitReason::Signalled,
+                (None, true) => ExitReason::AgentFailed,
+                (None, false) => ExitReason::CommandFailed,
             };
-            match (verdict_of_exit(end), end) {
-                (Verdict::Done, _) => (RunState::Done, ExitReason::Completed),
-                (Verdict::Failed { .. }, ProcessEnd::Signalled(_)) => {
-                    (RunState::Failed, ExitReason::Signalled)
-                }
-                (Verdict::Failed { .. }, ProcessEnd::Exited(_)) => {
-                    (RunState::Failed, ExitReason::CommandFailed)
-                }
-            }
+            (RunState::Failed, reason)
         }
     }
 }

@@ -89,6 +89,7 @@ pub(crate) async fn collect(
             env: env.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             argv: ["sh", "-c", SCRIPT, "tipstaff-collect"].into_iter().map(OsString::from).collect(),
             stdio: StdioPolicy::PIPED_OUTPUT,
+            agent: false,
         },
     );
     // Only installed programs: what the workspace holds has no say in its own collection.

@@ -26,10 +26,15 @@ pub struct SandboxRules {
     pub argv: Vec<OsString>,
     /// The standard streams.
     pub stdio: StdioPolicy,
+    /// Whether it is an agent with a program of its own: it has more room at home, runs although the warrant grants
+    /// no execution of what the repository holds, and is told of the broker so that what it tries is on record.
+    pub agent: bool,
 }
 
 /// Where a sandbox reaches the broker.
 pub const BROKER_URL: &str = "http://127.0.0.1:8080";
+/// What an agent may write into its home folder, in bytes: it unpacks itself and keeps its caches there.
+pub(crate) const AGENT_HOME_BYTES: u64 = 512 * 1024 * 1024;
 const _: () = assert!(tipstaff_sandbox::BROKER_PORT == 8080, "BROKER_URL names the port");
 
 /// What a task asks of its engine.
@@ -64,9 +69,10 @@ pub fn compile_limits(limits: &Limits) -> SandboxLimits {
 /// The sandbox of a warrant. Every bit of it that grants something is read from the warrant here and nowhere else.
 #[must_use]
 pub fn compile_spec(warrant: &Warrant, rules: SandboxRules) -> SandboxSpec {
-    let SandboxRules { identity, workspace, grants, read_only_mounts, mut env, argv, stdio } = rules;
-    // Without a granted host there is nothing behind a proxy, and programs fail at once instead of asking for it.
-    if !warrant.egress.is_empty() {
+    let SandboxRules { identity, workspace, grants, read_only_mounts, mut env, argv, stdio, agent } = rules;
+    // Without a granted host there is nothing behind a proxy, and programs fail at once instead of asking for it. An
+    // agent is told all the same: what it tried is refused by name then, and seen.
+    if agent || !warrant.egress.is_empty() {
         let broker = BROKER_URL.to_owned();
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
             env.push((name.to_owned(), broker.clone()));
@@ -75,13 +81,17 @@ pub fn compile_spec(warrant: &Warrant, rules: SandboxRules) -> SandboxSpec {
             env.push((name.to_owned(), "127.0.0.1,localhost,::1".to_owned()));
         }
     }
+    let mut limits = compile_limits(&warrant.limits);
+    if agent {
+        limits.home_bytes = AGENT_HOME_BYTES;
+    }
     SandboxSpec {
         identity,
         workspace,
         access: if warrant.kind.may_write() { Access::ReadWrite } else { Access::ReadOnly },
         exec: if warrant.permits_exec().is_ok() { ExecPolicy::Any } else { ExecPolicy::InstalledOnly },
         broker: BrokerListener::HandedOut,
-        limits: compile_limits(&warrant.limits),
+        limits,
         grants,
         read_only_mounts,
         env,

@@ -2,7 +2,7 @@
 
 use tipstaff_broker::BrokerError;
 use tipstaff_engine::EngineError;
-use tipstaff_model::{ControlPlaneError, ExitReason, Refusal};
+use tipstaff_model::{ControlPlaneError, EngineKind, ExitReason, Refusal};
 use tipstaff_sandbox::SandboxError;
 
 /// Why a run could not be carried out to its end.
@@ -35,6 +35,31 @@ pub enum RunnerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The engine's program is not on this machine.
+    #[error("the engine {engine} needs the program '{program}', which was not found: {install}; `tipstaff doctor` shows where it is looked for")]
+    EngineMissing {
+        /// Which engine.
+        engine: EngineKind,
+        /// Its program.
+        program: &'static str,
+        /// How to install it.
+        install: &'static str,
+    },
+    /// The engine's program is older than what we can read.
+    #[error("the engine {engine} is version {found} here, older than {oldest}: {install}")]
+    EngineTooOld {
+        /// Which engine.
+        engine: EngineKind,
+        /// What was found.
+        found: String,
+        /// What is needed.
+        oldest: &'static str,
+        /// How to install it.
+        install: &'static str,
+    },
+    /// The repository's own settings can't be used.
+    #[error("tipstaff.toml of the base commit can't be used: {0}; correct it and commit, or base the run on a commit without it")]
+    ProjectFile(String),
     /// Less than the reserve is free on the disk that holds the state.
     #[error(
         "only {free_mib} MiB are free on the disk of {place}; {wanted_mib} MiB are needed to start a run: free some, or move TIPSTAFF_HOME"
@@ -61,6 +86,9 @@ impl RunnerError {
             Self::ControlPlane(_) => "control-plane-unavailable",
             Self::Refused(refusal) => refusal.rule.id(),
             Self::WarrantForged(_) => "warrant-forged",
+            Self::EngineMissing { .. } => "engine-missing",
+            Self::EngineTooOld { .. } => "engine-too-old",
+            Self::ProjectFile(_) => "project-file",
             Self::Io { .. } => "runner-io",
             Self::DiskNearlyFull { .. } => "disk-nearly-full",
         }
@@ -72,7 +100,8 @@ impl RunnerError {
         match self {
             Self::Sandbox(SandboxError::CommandUnusable { .. }) => ExitReason::CommandFailed,
             Self::Sandbox(_) | Self::Refused(_) | Self::WarrantForged(_) => ExitReason::Refused,
-            Self::Engine(_) => ExitReason::CommandFailed,
+            Self::EngineMissing { .. } | Self::EngineTooOld { .. } => ExitReason::AgentFailed,
+            Self::Engine(_) | Self::ProjectFile(_) => ExitReason::CommandFailed,
             Self::ControlPlane(ControlPlaneError::LeaseLost) => ExitReason::LeaseLost,
             Self::DiskNearlyFull { .. } => ExitReason::OutOfDisk,
             Self::Broker(_) | Self::ControlPlane(_) | Self::Io { .. } => ExitReason::Internal,

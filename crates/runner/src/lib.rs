@@ -7,10 +7,15 @@ mod carry;
 mod collect;
 mod compile;
 mod error;
+mod home;
 mod layout;
 mod prepare;
+mod program;
+mod project;
 mod recover;
+mod session;
 mod supervise;
+mod verify;
 
 pub use announce::{Notice, Observer, Stream};
 pub use apply::{Applied, Applier, ApplyError, Person};
@@ -19,5 +24,7 @@ pub use compile::{BROKER_URL, SandboxRules, compile_limits, compile_spec, engine
 pub use error::RunnerError;
 pub use layout::{Layout, RunLock};
 pub use prepare::Prepared;
+pub use program::{FoundProgram, find_program};
+pub use project::{PROJECT_FILE, Project, Verification, VerifyWorkspace};
 pub use recover::{Leftover, leftovers, remove_leftover};
-pub use supervise::Cancel;
+pub use supervise::{Cancel, Stall};

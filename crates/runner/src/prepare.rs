@@ -21,6 +21,8 @@ pub struct Prepared {
     pub workspace: Workspace,
     /// Objects that are lent read-only.
     pub read_only_mounts: Vec<ReadOnlyMount>,
+    /// The files of the base, as they were before the run.
+    pub base: PathBuf,
     /// What grows while the run writes.
     pub measured: PathBuf,
     /// How the base's branch is called, where it has one.
@@ -49,6 +51,8 @@ pub(crate) struct Materials<'a> {
     pub(crate) mirror: &'a Mirror,
     pub(crate) checkouts: &'a Checkouts,
     pub(crate) overlay: bool,
+    /// The folder of this workspace within the run's own.
+    pub(crate) name: &'static str,
     pub(crate) identity: RunIdentity,
     pub(crate) base_branch: Option<String>,
 }
@@ -60,7 +64,7 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 
 /// Makes the workspace.
 pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, RunnerError> {
-    let Materials { layout, run, warrant, mirror, checkouts, overlay, identity, base_branch } = materials;
+    let Materials { layout, run, warrant, mirror, checkouts, overlay, name, identity, base_branch } = materials;
     if let Some(free) = free_bytes(layout.home())
         && free < 2 * DISK_RESERVE
     {
@@ -95,7 +99,7 @@ pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, Runner
     let symlinks = if warrant.kind.may_write() { Symlinks::Links } else { Symlinks::Files };
     if overlay {
         let checkout = checkouts.warm(mirror, &grant.base, symlinks).await?;
-        let state = folder.join("workspace");
+        let state = folder.join(name);
         let upper = state.join("upper");
         private(&upper)?;
         files.write_into(&upper)?;
@@ -104,20 +108,22 @@ pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, Runner
             identity,
             workspace: Workspace::Overlay { lower: checkout.path().to_owned(), state },
             read_only_mounts: Vec::new(),
+            base: checkout.path().to_owned(),
             measured: upper,
             base_branch,
             _checkout: Some(checkout),
         });
     }
-    let path = folder.join("workspace");
+    let path = folder.join(name);
     let inside = PathBuf::from(LENT_OBJECTS);
-    let objects = folder.join("objects");
+    let objects = folder.join(format!("{name}-objects"));
     let places = SharedPlaces { workspace: &path, objects: &objects, objects_inside: &inside };
     checkouts.clone_shared(mirror, &grant.base, symlinks, &places, &files).await?;
     Ok(Prepared {
         identity,
         workspace: Workspace::Directory { path: path.clone() },
         read_only_mounts: vec![ReadOnlyMount { host: objects, inside }],
+        base: path.clone(),
         measured: path,
         base_branch,
         _checkout: None,

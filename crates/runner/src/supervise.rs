@@ -4,15 +4,13 @@
 
 use crate::RunnerError;
 use crate::announce::{Notice, Observer, Stream};
-use serde_json::json;
+use crate::session::{BUFFER, Listener, Session};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tipstaff_model::{
-    Clock, ControlPlane, ControlPlaneError, EventDraft, EventKind, ExitReason, LiveWarrant,
-};
+use tipstaff_broker::{BrokerHandle, BudgetEnd};
+use tipstaff_model::{Clock, ControlPlane, ControlPlaneError, ExitReason, LiveWarrant};
 use tipstaff_sandbox::{Exit, ExitCause, Running, UsageBound, tree_usage};
-use tipstaff_seal::scrub::{Colours, Scrubber};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, watch};
@@ -29,8 +27,8 @@ const MEASURE: Duration = Duration::from_secs(1);
 const SILENCE_MS: i64 = 45_000;
 /// Bytes that must stay free on the disk of the state, for the audit log above all.
 pub(crate) const DISK_RESERVE: u64 = 512 * 1024 * 1024;
-/// Buffered output that forces a write to the store.
-const BUFFER: usize = 256 * 1024;
+/// How long an agent may go on once its budget is spent: it was told, and may end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// A person's wish to end a run, from any thread.
 #[derive(Debug, Clone)]
@@ -72,6 +70,21 @@ pub(crate) struct Supervised {
     pub(crate) dropped: u64,
 }
 
+/// How long an agent may do nothing at all: print nothing, ask no model, change no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stall {
+    /// After this it is said; `None` for never.
+    pub warning: Option<Duration>,
+    /// After this the run is stopped; `None` for never.
+    pub stop: Option<Duration>,
+}
+
+impl Default for Stall {
+    fn default() -> Self {
+        Self { warning: Some(Duration::from_secs(180)), stop: Some(Duration::from_secs(300)) }
+    }
+}
+
 /// What the watch is over.
 pub(crate) struct Watch<'a> {
     pub(crate) warrant: &'a LiveWarrant,
@@ -85,8 +98,10 @@ pub(crate) struct Watch<'a> {
     pub(crate) measured_before: u64,
     /// The run's own time.
     pub(crate) wall: Duration,
-    /// Bytes of output that are kept.
-    pub(crate) output_bytes: u64,
+    /// How long an agent may do nothing.
+    pub(crate) stall: Stall,
+    /// The run's way out, where the watch minds it: traffic is a sign of life, and its money may end.
+    pub(crate) broker: Option<&'a BrokerHandle>,
 }
 
 struct Chunk {
@@ -114,75 +129,6 @@ fn pump(fd: Option<OwnedFd>, stream: Stream, to: mpsc::Sender<Chunk>) -> Result<
     Ok(())
 }
 
-/// The output so far: scrubbed, bounded, waiting to be stored.
-struct Story {
-    scrubbers: [Scrubber; 2],
-    pending: Vec<EventDraft>,
-    pending_bytes: usize,
-    left: u64,
-    dropped: u64,
-}
-
-impl Story {
-    fn take(&mut self, chunk: &Chunk, watch: &Watch<'_>) {
-        let length = u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX);
-        let kept = usize::try_from(length.min(self.left)).unwrap_or(usize::MAX);
-        self.left -= length.min(self.left);
-        self.dropped += length - u64::try_from(kept).unwrap_or(0);
-        let slot = usize::from(chunk.stream == Stream::Stderr);
-        let Some(scrubber) = self.scrubbers.get_mut(slot) else { return };
-        let mut text = String::with_capacity(kept);
-        scrubber.push(chunk.bytes.get(..kept).unwrap_or_default(), &mut text);
-        self.tell(chunk.stream, text, watch);
-    }
-
-    fn tell(&mut self, stream: Stream, text: String, watch: &Watch<'_>) {
-        if text.is_empty() {
-            return;
-        }
-        watch.observer.notice(Notice::Output(stream, text.clone()));
-        self.pending_bytes += text.len();
-        let kind = if stream == Stream::Stdout { EventKind::Stdout } else { EventKind::Stderr };
-        let at = watch.clock.wall_ms();
-        // Neighbours of one stream become one event.
-        if let Some(last) = self.pending.last_mut()
-            && last.kind == kind
-            && let Some(serde_json::Value::String(so_far)) = last.body.get_mut("text")
-        {
-            so_far.push_str(&text);
-            return;
-        }
-        self.pending.push(EventDraft { kind, at, body: json!({ "text": text }) });
-    }
-
-    fn finish(&mut self, watch: &Watch<'_>) {
-        for (slot, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
-            let mut rest = String::new();
-            if let Some(scrubber) = self.scrubbers.get_mut(slot) {
-                scrubber.finish(&mut rest);
-            }
-            self.tell(stream, rest, watch);
-        }
-        if self.dropped > 0 {
-            let text = format!("the output bound was reached; {} bytes were dropped", self.dropped);
-            watch.observer.notice(Notice::Remark(text.clone()));
-            self.pending.push(EventDraft {
-                kind: EventKind::Notice,
-                at: watch.clock.wall_ms(),
-                body: json!({ "text": text }),
-            });
-        }
-    }
-
-    async fn flush(&mut self, control: &dyn ControlPlane) -> Result<(), ControlPlaneError> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        self.pending_bytes = 0;
-        control.events(std::mem::take(&mut self.pending)).await
-    }
-}
-
 /// Bytes of the workspace's growth, or `None` when the measure is not to be trusted, which counts as too much.
 fn growth(path: &Path, before: u64) -> Option<u64> {
     match tree_usage(path, UsageBound::default()) {
@@ -193,19 +139,18 @@ fn growth(path: &Path, before: u64) -> Option<u64> {
 }
 
 /// Watches until the tree is dead.
-pub(crate) async fn supervise(running: &mut Running, watch: &Watch<'_>) -> Result<Supervised, RunnerError> {
+pub(crate) async fn supervise(
+    running: &mut Running,
+    watch: &Watch<'_>,
+    session: &mut Session,
+) -> Result<Supervised, RunnerError> {
     let ended = crate::carry::end_of(running)?;
     let (sender, mut chunks) = mpsc::channel(32);
     pump(running.stdout.take(), Stream::Stdout, sender.clone())?;
     pump(running.stderr.take(), Stream::Stderr, sender)?;
-    let mut story = Story {
-        scrubbers: [Scrubber::new(Colours::Keep), Scrubber::new(Colours::Keep)],
-        pending: Vec::new(),
-        pending_bytes: 0,
-        left: watch.output_bytes,
-        dropped: 0,
-    };
-
+    let listener = Listener { observer: watch.observer, clock: watch.clock };
+    let mut budget = watch.broker.map(BrokerHandle::budget_ended);
+    let mut life = Life::new(watch);
     let deadline = Instant::now() + watch.wall;
     let mut heartbeat = interval(HEARTBEAT);
     let mut flush = interval(FLUSH);
@@ -228,7 +173,18 @@ pub(crate) async fn supervise(running: &mut Running, watch: &Watch<'_>) -> Resul
             }
             () = watch.cancel.cancelled(), if stopped.is_none() => stopped = Some(ExitReason::CancelledByPerson),
             () = sleep_until(deadline), if stopped.is_none() => stopped = Some(ExitReason::TimedOut),
+            end = budget_end(&mut budget), if stopped.is_none() && life.last_words.is_none() => {
+                let text = format!("the {} budget of {} is spent ({}); the agent was told", end.scope, end.limit, end.spent);
+                session.remark(text, &listener);
+                life.last_words = Some(Instant::now() + LAST_WORDS);
+            }
+            () = sleep_until(life.last_words.unwrap_or(deadline)), if stopped.is_none() && life.last_words.is_some() => {
+                stopped = Some(ExitReason::BudgetExceeded);
+            }
             _ = warrant_check.tick() => {
+                if stopped.is_none() && session.is_read() {
+                    stopped = life.look(watch, session, &listener);
+                }
                 if stopped.is_none() && let Some(lapse) = watch.warrant.lapse() {
                     stopped = Some(match lapse {
                         tipstaff_model::warrant::Lapse::Revoked => ExitReason::WarrantRevoked,
@@ -259,18 +215,24 @@ pub(crate) async fn supervise(running: &mut Running, watch: &Watch<'_>) -> Resul
             },
             () = sleep_until(next_measure), if stopped.is_none() => {
                 let begun = Instant::now();
-                if let Some(reason) = measure(watch).await {
+                let (grown, trouble) = measure(watch).await;
+                if let Some(reason) = trouble {
                     watch.observer.notice(Notice::Remark(reason));
                     stopped = Some(ExitReason::OutOfDisk);
+                }
+                if grown != life.grown {
+                    life.grown = grown;
+                    life.seen = Instant::now();
                 }
                 // A tree that takes long to measure is measured less often.
                 next_measure = Instant::now() + MEASURE.max(begun.elapsed() * 10);
             }
             chunk = chunks.recv(), if open => match chunk {
                 Some(chunk) => {
-                    story.take(&chunk, watch);
-                    if story.pending_bytes >= BUFFER
-                        && let Err(error) = story.flush(watch.control).await
+                    life.seen = Instant::now();
+                    session.take(chunk.stream, &chunk.bytes, &listener);
+                    if session.pending_bytes() >= BUFFER
+                        && let Err(error) = session.flush(watch.control).await
                     {
                         stopped = stopped.or(Some(ExitReason::Internal));
                         failure = failure.or(Some(error));
@@ -280,7 +242,7 @@ pub(crate) async fn supervise(running: &mut Running, watch: &Watch<'_>) -> Resul
             },
             _ = flush.tick() => {
                 // Output that can't be kept is no reason to lose the run; a store that is gone for long is, by the heartbeat.
-                let _kept_for_later = story.flush(watch.control).await;
+                let _kept_for_later = session.flush(watch.control).await;
             }
         }
         if stopped.is_some() && running.try_wait()?.is_none() {
@@ -290,16 +252,89 @@ pub(crate) async fn supervise(running: &mut Running, watch: &Watch<'_>) -> Resul
     };
     // Nothing holds the pipes any more but what is already in them.
     while let Some(chunk) = chunks.recv().await {
-        story.take(&chunk, watch);
+        session.take(chunk.stream, &chunk.bytes, &listener);
     }
-    story.finish(watch);
+    session.finish(&listener);
     if failure.is_none() {
-        let _kept = story.flush(watch.control).await;
+        let _kept = session.flush(watch.control).await;
+    }
+    // An agent that ended by itself after its money did has ended for that reason.
+    if life.last_words.is_some() {
+        stopped = stopped.or(Some(ExitReason::BudgetExceeded));
     }
     match failure {
         Some(error) => Err(error.into()),
-        None => Ok(Supervised { exit, stopped: stopped.or(limit_of(&exit)), dropped: story.dropped }),
+        None => Ok(Supervised { exit, stopped: stopped.or(limit_of(&exit)), dropped: session.dropped() }),
     }
+}
+
+/// Waits until the money is spent; for ever where nobody says so.
+async fn budget_end(watched: &mut Option<watch::Receiver<Option<BudgetEnd>>>) -> BudgetEnd {
+    if let Some(receiver) = watched
+        && let Ok(end) = receiver.wait_for(Option::is_some).await
+        && let Some(end) = *end
+    {
+        return end;
+    }
+    std::future::pending().await
+}
+
+/// Signs of life of an agent.
+struct Life {
+    /// The last one.
+    seen: Instant,
+    /// Bytes that went through the broker.
+    traffic: u64,
+    /// Bytes by which the workspace had grown.
+    grown: Option<u64>,
+    warned: bool,
+    /// Until when an agent whose money is spent may go on.
+    last_words: Option<Instant>,
+}
+
+impl Life {
+    fn new(watch: &Watch<'_>) -> Self {
+        Self { seen: Instant::now(), traffic: traffic(watch), grown: None, warned: false, last_words: None }
+    }
+
+    /// Looks whether the agent still does something; a reason to stop when it has not for too long.
+    fn look(
+        &mut self,
+        watch: &Watch<'_>,
+        session: &mut Session,
+        listener: &Listener<'_>,
+    ) -> Option<ExitReason> {
+        let traffic = traffic(watch);
+        if traffic != self.traffic || session.waits_for_a_tool() {
+            self.traffic = traffic;
+            self.seen = Instant::now();
+        }
+        let silent = self.seen.elapsed();
+        if watch.stall.warning.is_none_or(|warning| silent < warning) {
+            self.warned = false;
+        } else if !self.warned {
+            self.warned = true;
+            let stop = watch.stall.stop.map_or_else(String::new, |stop| {
+                format!("; it is stopped after {} s", stop.as_secs())
+            });
+            session.remark(format!("the agent has done nothing for {} s{stop}", silent.as_secs()), listener);
+        }
+        if watch.stall.stop.is_some_and(|stop| silent >= stop) {
+            session.remark(
+                format!("the agent did nothing for {} s and is stopped", silent.as_secs()),
+                listener,
+            );
+            return Some(ExitReason::Stalled);
+        }
+        None
+    }
+}
+
+fn traffic(watch: &Watch<'_>) -> u64 {
+    watch.broker.map_or(0, |broker| {
+        let report = broker.report();
+        report.bytes_in.saturating_add(report.bytes_out)
+    })
 }
 
 /// The bound of the sandbox that ended the command, if one did.
@@ -311,15 +346,15 @@ fn limit_of(exit: &Exit) -> Option<ExitReason> {
 }
 
 /// Whether the run has used up its disk, or the machine's; says which.
-async fn measure(watch: &Watch<'_>) -> Option<String> {
-    let path = watch.measured.clone()?;
+async fn measure(watch: &Watch<'_>) -> (Option<u64>, Option<String>) {
+    let Some(path) = watch.measured.clone() else { return (None, None) };
     let before = watch.measured_before;
     let bound = watch.warrant.warrant().limits.disk_bytes;
     let (grown, free) =
         tokio::task::spawn_blocking(move || (growth(&path, before), crate::prepare::free_bytes(&path)))
             .await
             .unwrap_or((None, None));
-    match grown {
+    let trouble = match grown {
         None => Some("the workspace has more files than can be measured; the run is stopped".to_owned()),
         Some(bytes) if bytes > bound => Some(format!(
             "the workspace grew by {} MiB, more than the bound of {} MiB",
@@ -331,5 +366,6 @@ async fn measure(watch: &Watch<'_>) -> Option<String> {
                 .to_owned(),
         ),
         Some(_) => None,
-    }
+    };
+    (grown, trouble)
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cipher;
+mod digest;
 mod error;
 pub mod kek;
 pub mod log;
@@ -15,6 +16,7 @@ mod text;
 pub mod token;
 pub mod warrant;
 
+pub use digest::StreamDigest;
 pub use error::SealError;
 pub use kek::{KekSource, RingKey};
 pub use redact::{Finding, RedactStream, Redactor};

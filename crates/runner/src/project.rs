@@ -1,0 +1,176 @@
+//! `tipstaff.toml`: what a repository says about its own runs.
+//!
+//! Promise: it is read from the base commit that the warrant pins, before the command runs. What the run writes into it
+//! counts from the next run on, after a person has taken the change in.
+
+use crate::RunnerError;
+use serde::Deserialize;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// The name of the file, at the top of the repository.
+pub const PROJECT_FILE: &str = "tipstaff.toml";
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 256 * 1024;
+/// Commands of a verification at most.
+const MOST_COMMANDS: usize = 50;
+/// Longest time of a verification, whatever the file says.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What `tipstaff.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Project {
+    /// How a change is verified.
+    pub verify: Verification,
+}
+
+/// The `[verify]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verification {
+    /// Commands, each given to `sh -c` in a sandbox of its own making; the first that fails ends the verification.
+    pub commands: Vec<String>,
+    /// How long all of them may take together, such as `10m`.
+    #[serde(deserialize_with = "span")]
+    pub timeout: Duration,
+    /// What they run on.
+    pub workspace: VerifyWorkspace,
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Self {
+            commands: Vec::new(),
+            timeout: Duration::from_secs(10 * 60),
+            workspace: VerifyWorkspace::Fresh,
+        }
+    }
+}
+
+/// What a verification runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyWorkspace {
+    /// A new checkout of the run's commit: nothing that the run left uncommitted or ignored has a say.
+    #[default]
+    Fresh,
+    /// The workspace as the run left it, with its build results and installed dependencies. What the run put there can
+    /// make a check pass.
+    Run,
+}
+
+fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = || serde::de::Error::custom(format!("'{text}' is no time: write 90s, 10m or 1h"));
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => Some(number),
+        "m" => number.checked_mul(60),
+        "h" => number.checked_mul(3600),
+        _ => None,
+    };
+    let span = Duration::from_secs(seconds.ok_or_else(wrong)?);
+    if span.is_zero() || span > LONGEST { Err(wrong()) } else { Ok(span) }
+}
+
+impl Project {
+    /// Reads a file's content.
+    ///
+    /// # Errors
+    /// [`RunnerError::ProjectFile`] with the place and what is wrong there.
+    pub fn parse(text: &str) -> Result<Self, RunnerError> {
+        let project: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| {
+                text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1)
+            });
+            let place = line.map_or_else(String::new, |line| format!(" in line {line}"));
+            let message: String =
+                error.message().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+            RunnerError::ProjectFile(format!("{message}{place}"))
+        })?;
+        if project.verify.commands.len() > MOST_COMMANDS {
+            return Err(RunnerError::ProjectFile(format!(
+                "verify.commands names more than {MOST_COMMANDS} commands"
+            )));
+        }
+        if project.verify.commands.iter().any(|command| command.trim().is_empty() || command.contains('\0')) {
+            return Err(RunnerError::ProjectFile("verify.commands has an empty command".to_owned()));
+        }
+        Ok(project)
+    }
+
+    /// Reads the file of a checkout that no agent has touched yet; the defaults where there is none. A symbolic link is
+    /// refused, since it may lead anywhere.
+    ///
+    /// # Errors
+    /// [`RunnerError::ProjectFile`].
+    pub(crate) fn of_checkout(checkout: &Path) -> Result<Self, RunnerError> {
+        let path = checkout.join(PROJECT_FILE);
+        let file = match std::fs::OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(RunnerError::ProjectFile(error.to_string())),
+        };
+        if !file.metadata().is_ok_and(|found| found.is_file()) {
+            return Err(RunnerError::ProjectFile("it is no ordinary file".to_owned()));
+        }
+        let mut text = String::new();
+        file.take(LARGEST + 1)
+            .read_to_string(&mut text)
+            .map_err(|_| RunnerError::ProjectFile("it is not UTF-8 text".to_owned()))?;
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > LARGEST {
+            return Err(RunnerError::ProjectFile(format!("it is larger than {} KiB", LARGEST >> 10)));
+        }
+        Self::parse(&text)
+    }
+}
+
+/// `O_NOFOLLOW | O_NONBLOCK`: neither a link nor a pipe holds us up.
+const NO_FOLLOW: i32 = 0o400_000 | 0o4000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_says_is_read() {
+        let project =
+            Project::parse("[verify]\ncommands = [\"make test\"]\ntimeout = \"90s\"\nworkspace = \"run\"\n")
+                .unwrap();
+        assert_eq!(project.verify.commands, ["make test"]);
+        assert_eq!(project.verify.timeout, Duration::from_secs(90));
+        assert_eq!(project.verify.workspace, VerifyWorkspace::Run);
+        assert_eq!(Project::parse("").unwrap(), Project::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        for (text, part) in [
+            ("[verify]\ncommand = []\n", "line 2"),
+            ("[verify]\ncommands = [\"\"]\n", "empty command"),
+            ("[verify]\ntimeout = \"10\"\n", "is no time"),
+            ("[verify]\ntimeout = \"0s\"\n", "is no time"),
+            ("[verify]\ntimeout = \"99999999999999999999h\"\n", "is no time"),
+            ("[deploy]\n", "unknown field"),
+            ("not toml", "line 1"),
+        ] {
+            let error = Project::parse(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        assert_eq!(Project::of_checkout(place.path()).unwrap(), Project::default());
+        std::os::unix::fs::symlink("/etc/hostname", place.path().join(PROJECT_FILE)).unwrap();
+        assert_eq!(Project::of_checkout(place.path()).unwrap_err().code(), "project-file");
+        std::fs::remove_file(place.path().join(PROJECT_FILE)).unwrap();
+        std::fs::create_dir(place.path().join(PROJECT_FILE)).unwrap();
+        assert_eq!(Project::of_checkout(place.path()).unwrap_err().code(), "project-file");
+    }
+}
