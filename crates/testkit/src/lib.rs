@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod model_server;
 pub mod postgres;
 
+pub use model_server::{ModelServer, ModelServerConfig, RecordedRequest, RequestKind, script_prompt};
 pub use postgres::{Durability, HarnessError, PostgresServer};
