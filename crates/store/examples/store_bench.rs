@@ -1,7 +1,7 @@
 //! Measures the store against what its engines can do at best, in the same run: one JSON object per line,
 //! `{"name", "ours", "against", "unit", "target", "note"}`, or `{"name", "skipped"}`.
 //!
-//! `--quick` takes few rounds, `--verify` measures verifying alone. `--dir PATH` says where the files lie (the temporary folder otherwise; a memory file
+//! `--quick` takes few rounds; `--verify`, `--sqlite` and `--postgres` measure verifying alone, or one engine. `--dir PATH` says where the files lie (the temporary folder otherwise; a memory file
 //! system would flatter both sides). Figures are medians; the two sides of a ratio take turns.
 
 #![expect(
@@ -666,11 +666,17 @@ async fn main() -> Result<(), Failure> {
         Some(place) => tempfile::tempdir_in(place)?,
         None => tempfile::tempdir()?,
     };
-    if arguments.iter().any(|argument| argument == "--verify") {
+    let asked = |name: &str| arguments.iter().any(|argument| argument == name);
+    if asked("--verify") {
         let (store, scope) = open(StoreConfig::sqlite(folder.path().join("verify.db"))).await?;
         return verify(&Bench { store, scope, rounds }).await;
     }
-    sqlite(folder.path(), rounds).await?;
+    if !asked("--postgres") {
+        sqlite(folder.path(), rounds).await?;
+    }
+    if asked("--sqlite") {
+        return Ok(());
+    }
     if let Err(error) = postgres(rounds).await {
         println!("{}", json!({ "name": "PostgreSQL", "skipped": error.to_string() }));
     }

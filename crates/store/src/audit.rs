@@ -150,16 +150,45 @@ fn number(value: u64) -> Result<i64, StoreError> {
         .map_err(|_| StoreError::Input { what: "log position", why: "it is too large".to_owned() })
 }
 
+/// A record as it stands in its row; nothing is copied.
+pub(crate) struct EntryRef<'r> {
+    pub(crate) seq: u64,
+    pub(crate) at: i64,
+    pub(crate) action: &'r str,
+    pub(crate) body: BodyRef<'r>,
+    pub(crate) leaf_hash: &'r [u8],
+}
+
+/// See [`AuditBody`].
+pub(crate) enum BodyRef<'r> {
+    Kept { canonical: &'r [u8], salt: &'r [u8] },
+    Erased { commitment: &'r [u8], at: Option<i64> },
+}
+
+impl<'r> EntryRef<'r> {
+    pub(crate) fn read(row: &'r Row) -> Result<Self, StoreError> {
+        let mut columns = row.read("audit_record");
+        let (seq, at, action) = (columns.count("seq")?, columns.int()?, columns.text_ref()?);
+        let (canonical, salt) = (columns.bytes_ref_opt()?, columns.bytes_ref_opt()?);
+        let commitment = columns.bytes_ref_opt()?;
+        let (leaf_hash, erased_at) = (columns.bytes_ref()?, columns.int_opt()?);
+        let body = match (canonical, salt) {
+            (Some(canonical), Some(salt)) => BodyRef::Kept { canonical, salt },
+            _ => BodyRef::Erased { commitment: commitment.unwrap_or_default(), at: erased_at },
+        };
+        Ok(Self { seq, at, action, body, leaf_hash })
+    }
+}
+
 fn entry(row: &Row) -> Result<AuditEntry, StoreError> {
-    let mut columns = row.read("audit_record");
-    let (seq, at, action) = (columns.count("seq")?, columns.int()?, columns.text()?);
-    let (canonical, salt, commitment) = (columns.bytes_opt()?, columns.bytes_opt()?, columns.bytes_opt()?);
-    let (leaf_hash, erased_at) = (columns.bytes()?, columns.int_opt()?);
-    let body = match (canonical, salt) {
-        (Some(canonical), Some(salt)) => AuditBody::Kept { canonical, salt },
-        _ => AuditBody::Erased { commitment: commitment.unwrap_or_default(), at: erased_at },
+    let EntryRef { seq, at, action, body, leaf_hash } = EntryRef::read(row)?;
+    let body = match body {
+        BodyRef::Kept { canonical, salt } => {
+            AuditBody::Kept { canonical: canonical.to_vec(), salt: salt.to_vec() }
+        }
+        BodyRef::Erased { commitment, at } => AuditBody::Erased { commitment: commitment.to_vec(), at },
     };
-    Ok(AuditEntry { seq, at, action, body, leaf_hash })
+    Ok(AuditEntry { seq, at, action: action.to_owned(), body, leaf_hash: leaf_hash.to_vec() })
 }
 
 fn checkpoint(row: &Row) -> Result<AuditCheckpoint, StoreError> {
@@ -185,8 +214,12 @@ impl OrgRead {
     /// # Errors
     /// Errors of the database.
     pub async fn audit_stream(&mut self, from: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        let values: &[Value<'_>] = values![number(from)?, i64::from(limit)];
-        self.all(AUDIT_RECORDS_FROM, values).await?.iter().map(entry).collect()
+        self.audit_rows(from, limit).await?.iter().map(entry).collect()
+    }
+
+    /// The same, as they stand in their rows.
+    pub(crate) async fn audit_rows(&mut self, from: u64, limit: u32) -> Result<Vec<Row>, StoreError> {
+        self.all(AUDIT_RECORDS_FROM, values![number(from)?, i64::from(limit)]).await
     }
 
     /// The newest records before number `before` (all when absent), newest first, at most `limit`.

@@ -1,5 +1,6 @@
 //! What can go wrong at the store's edge.
 
+use crate::sql::driver::{Cause, DriverError, is_broken, sqlite_code};
 use tipstaff_model::RunState;
 
 /// The store could not do it. The message says what happened, why, and what to do next; [`StoreError::code`] is stable.
@@ -24,22 +25,22 @@ pub enum StoreError {
     #[error(
         "the disk is full: the database could not grow; free space where it lies and run the command again: what was committed is kept"
     )]
-    DiskFull(#[source] sqlx::Error),
+    DiskFull(#[source] DriverError),
     /// The storage below the database failed.
     #[error(
         "the storage of the database failed: check the disk and its mount; what was committed is kept as far as the disk keeps it"
     )]
-    Storage(#[source] sqlx::Error),
+    Storage(#[source] DriverError),
     /// The database file may not be read or written.
     #[error(
         "the database can't be opened for writing: check that its folder exists and that its owner is you"
     )]
-    Unwritable(#[source] sqlx::Error),
+    Unwritable(#[source] DriverError),
     /// The database file is damaged.
     #[error(
         "the database is corrupt: nothing was changed; keep a copy of the file, then restore a backup, or recover with `sqlite3 FILE .recover`"
     )]
-    Corrupt(#[source] sqlx::Error),
+    Corrupt(#[source] DriverError),
     /// The file is a database of another program, or no database at all.
     #[error("the file is not a database of this program: nothing was changed; choose another path")]
     NotOurs,
@@ -75,7 +76,7 @@ pub enum StoreError {
     #[error(
         "the database server can't be reached: check its address, that it runs, and that it accepts this user"
     )]
-    Unreachable(#[source] sqlx::Error),
+    Unreachable(#[source] DriverError),
     /// The database role could get around row-level security.
     #[error(
         "the database role '{role}' {why}: row-level security would not hold; connect as tipstaff_app (and tipstaff_scheduler)"
@@ -88,7 +89,7 @@ pub enum StoreError {
     },
     /// PostgreSQL refused a statement for lack of a right, or a row-level security policy did.
     #[error("the database refused the statement: the role lacks a right, or the row belongs to another org")]
-    Denied(#[source] sqlx::Error),
+    Denied(#[source] DriverError),
     /// Another worker has the task now.
     #[error("the lease on this task went to another worker: stop and leave everything as it is")]
     LeaseLost,
@@ -104,7 +105,7 @@ pub enum StoreError {
     },
     /// A row with the same unique value exists.
     #[error("there is one already: choose another name or id")]
-    Conflict(#[source] sqlx::Error),
+    Conflict(#[source] DriverError),
     /// A row names another that isn't there.
     #[error("the {what} is not there: it was removed, or belongs to another org")]
     Missing {
@@ -113,10 +114,10 @@ pub enum StoreError {
     },
     /// A row refers to one that isn't there, or is referred to.
     #[error("the row refers to another that is not there, or is referred to by one")]
-    Reference(#[source] sqlx::Error),
+    Reference(#[source] DriverError),
     /// Two transactions got in each other's way.
     #[error("another transaction got in the way: nothing was changed; try again")]
-    Contention(#[source] sqlx::Error),
+    Contention(#[source] DriverError),
     /// A statement of this transaction failed before, so it can't be committed.
     #[error("a statement of this transaction failed: nothing of it was kept; begin a new one")]
     TransactionBroken,
@@ -150,7 +151,7 @@ pub enum StoreError {
     Seal(#[from] tipstaff_seal::SealError),
     /// The database answered something else.
     #[error("the database answered with an error: this is a fault in the program or in the database")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] DriverError),
 }
 
 impl StoreError {
@@ -193,29 +194,30 @@ impl StoreError {
     }
 
     /// Sorts a driver's error. `waited_ms` is the busy timeout that a locked database was waited for.
-    pub(crate) fn from_driver(error: sqlx::Error, waited_ms: u64) -> Self {
-        let Some(database) = error.as_database_error() else {
-            return match error {
-                sqlx::Error::PoolTimedOut => Self::Busy { waited_ms },
-                sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => Self::Unreachable(error),
-                other => Self::Database(other),
-            };
-        };
-        let code = database.code().unwrap_or_default().into_owned();
-        if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
-            return Self::from_postgres(error, &code);
+    pub(crate) fn from_driver(error: DriverError, waited_ms: u64) -> Self {
+        match &error.0 {
+            Cause::Sqlite(inner) => match sqlite_code(inner) {
+                Some(code) => Self::from_sqlite(error, code, waited_ms),
+                None => Self::Database(error),
+            },
+            Cause::Postgres(sqlx::Error::Database(inner)) => {
+                let code = inner.code().unwrap_or_default().into_owned();
+                Self::from_postgres(error, &code)
+            }
+            Cause::Postgres(inner) if is_broken(inner) => Self::Unreachable(error),
+            Cause::Postgres(_) => Self::Database(error),
+            Cause::NoneFree => Self::Busy { waited_ms },
+            Cause::Closed => Self::Unreachable(error),
+            Cause::File(_) => Self::Storage(error),
+            Cause::Finding(_) => Self::Corrupt(error),
         }
-        Self::from_sqlite(error, code.parse().unwrap_or(0), waited_ms)
     }
 
     /// SQLite's result codes (<https://sqlite.org/rescode.html>); the low byte is the primary one.
-    fn from_sqlite(error: sqlx::Error, code: i64, waited_ms: u64) -> Self {
-        const CONSTRAINT_FOREIGNKEY: i64 = 787;
-        const CONSTRAINT_PRIMARYKEY: i64 = 1555;
-        const CONSTRAINT_UNIQUE: i64 = 2067;
+    fn from_sqlite(error: DriverError, code: i32, waited_ms: u64) -> Self {
+        const CONSTRAINT_FOREIGNKEY: i32 = 787;
+        const CONSTRAINT_PRIMARYKEY: i32 = 1555;
+        const CONSTRAINT_UNIQUE: i32 = 2067;
         match (code & 0xff, code) {
             (_, CONSTRAINT_UNIQUE | CONSTRAINT_PRIMARYKEY) => Self::Conflict(error),
             (_, CONSTRAINT_FOREIGNKEY) => Self::Reference(error),
@@ -230,7 +232,7 @@ impl StoreError {
     }
 
     /// PostgreSQL's SQLSTATE (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
-    fn from_postgres(error: sqlx::Error, code: &str) -> Self {
+    fn from_postgres(error: DriverError, code: &str) -> Self {
         match code {
             "23505" => Self::Conflict(error),
             "23503" => Self::Reference(error),

@@ -7,8 +7,8 @@
 use crate::error::StoreError;
 use crate::run::RUN_OF_ATTEMPT;
 use crate::scope::OrgScope;
-use crate::sql::{Link, Row, Scheduler, Value, statements, values};
-use crate::store::{Db, Store, sqlite};
+use crate::sql::{Row, Scheduler, Value, statements, values};
+use crate::store::{Db, Store};
 use crate::transaction::OrgTx;
 use tipstaff_model::{Heartbeat, LeaseToken, RunId, TaskId};
 
@@ -192,12 +192,11 @@ impl Store {
         row: &[Value<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         let driver = |error| self.inner.driver(error);
-        let (mut link, statement) = match &self.inner.db {
-            Db::Sqlite { .. } => (sqlite::begin_write(&self.inner.db).await.map_err(driver)?, on_sqlite),
-            Db::Postgres { scheduler, .. } => {
-                (Link::Postgres(scheduler.begin().await.map_err(driver)?), on_postgres)
-            }
+        let (link, statement) = match &self.inner.db {
+            Db::Sqlite { writer, .. } => (writer.begin().await, on_sqlite),
+            Db::Postgres { scheduler, .. } => (scheduler.begin("begin").await, on_postgres),
         };
+        let mut link = link.map_err(driver)?;
         let rows = link.fetch_all(statement.text, row).await.map_err(driver)?;
         link.commit().await.map_err(driver)?;
         Ok(rows)

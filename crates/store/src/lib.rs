@@ -44,6 +44,7 @@ pub use scope::{LocalPrincipal, OrgScope, Principal};
 pub use secret::{SECRET_NAME_LIMIT, SecretInfo};
 pub use signal::{Subscription, Topic};
 pub use signing::KeyPurpose;
+pub use sql::driver::DriverError;
 pub use store::Store;
 pub use store::postgres::{APP_ROLE, PostgresPasswords, SCHEDULER_ROLE};
 pub use task::{Task, TaskAdded, TaskCancel, TaskDraft, TaskFilter};

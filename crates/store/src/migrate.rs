@@ -5,9 +5,10 @@
 
 use crate::config::Engine;
 use crate::error::StoreError;
+use crate::sql::driver::{Cause, DriverError};
 use crate::sql::{Link, System, statements, values};
+use crate::store::postgres::PgPool;
 use crate::store::{Db, sqlite};
-use sqlx::PgPool;
 use tipstaff_model::Clock;
 
 /// SQLite's `application_id` of our files: "Tips".
@@ -73,7 +74,7 @@ const fn text_of(migration: &Migration, engine: Engine) -> &'static str {
 }
 
 /// The version of a database; checks that its migrations are ours.
-async fn version(link: &mut Link, engine: Engine) -> Result<i64, sqlx::Error> {
+async fn version(link: &mut Link, engine: Engine) -> Result<i64, DriverError> {
     let has_table = match engine {
         Engine::Sqlite => HAS_TABLE_SQLITE,
         Engine::Postgres => HAS_TABLE_POSTGRES,
@@ -86,7 +87,7 @@ async fn version(link: &mut Link, engine: Engine) -> Result<i64, sqlx::Error> {
     for row in rows {
         let mut columns = row.read("schema_migration");
         let (Ok(version), Ok(found)) = (columns.int(), columns.text()) else {
-            return Err(sqlx::Error::Decode("schema_migration".into()));
+            return Err(Cause::Finding("the list of migrations can't be read".to_owned()).into());
         };
         let known = MIGRATIONS.iter().find(|migration| migration.version == version);
         if known.is_some_and(|migration| checksum(text_of(migration, engine)) != found) {
@@ -108,7 +109,7 @@ fn judge(version: i64) -> Result<i64, StoreError> {
     Ok(version)
 }
 
-async fn apply(link: &mut Link, engine: Engine, from: i64, clock: &dyn Clock) -> Result<(), sqlx::Error> {
+async fn apply(link: &mut Link, engine: Engine, from: i64, clock: &dyn Clock) -> Result<(), DriverError> {
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > from) {
         let text = text_of(migration, engine);
         link.script(text).await?;
@@ -153,7 +154,7 @@ pub(crate) async fn postgres_migrate(
     waited_ms: u64,
 ) -> Result<(), StoreError> {
     let driver = |error| StoreError::from_driver(error, waited_ms);
-    let mut link = Link::Postgres(owner.begin().await.map_err(driver)?);
+    let mut link = owner.begin("begin").await.map_err(driver)?;
     link.fetch_optional(MIGRATION_LOCK.text, &[]).await.map_err(driver)?;
     let from = judge(version(&mut link, Engine::Postgres).await.map_err(driver)?)?;
     if from == SCHEMA_VERSION {
@@ -167,7 +168,7 @@ pub(crate) async fn postgres_migrate(
 /// Checks, as the app role, that the schema is the one this program knows.
 pub(crate) async fn postgres_check(app: &PgPool, waited_ms: u64) -> Result<(), StoreError> {
     let driver = |error| StoreError::from_driver(error, waited_ms);
-    let mut link = Link::Postgres(app.begin().await.map_err(driver)?);
+    let mut link = app.begin("begin").await.map_err(driver)?;
     let found = judge(version(&mut link, Engine::Postgres).await.map_err(driver)?)?;
     link.rollback().await.map_err(driver)?;
     if found < SCHEMA_VERSION {

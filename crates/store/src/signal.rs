@@ -4,7 +4,9 @@
 //! nothing of the kind, so waiting always ends after a while, and the one who waited looks again. A lost or doubled
 //! signal does no harm: the table is the authority.
 
+use crate::sql::driver::DriverError;
 use crate::sql::{statements, values};
+use crate::store::postgres::PgPool;
 use crate::store::{Db, Inner, Store};
 use sqlx::postgres::PgListener;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -41,9 +43,14 @@ impl Topic {
 }
 
 const CHANNEL: &str = "tipstaff";
+/// Between two signals to other processes: the first one goes at once, those that follow closely become one.
+const SIGNAL_PAUSE: Duration = Duration::from_millis(5);
 
 statements! {
-    system (engine Postgres) NOTIFY = "select pg_notify('tipstaff', $1)::text";
+    // A hint need not be durable: its commit does not wait for the disk.
+    system (engine Postgres) NOTIFY =
+        "with hint as materialized (select set_config('synchronous_commit', 'off', true) as durable) \
+         select pg_notify('tipstaff', $1)::text from hint where durable = 'off'";
 }
 
 /// The counters of one process.
@@ -106,6 +113,7 @@ impl Signals {
                     // A signal that can't be sent is a signal lost: others look again by themselves.
                     let _ = notify(&app, topic).await;
                 }
+                tokio::time::sleep(SIGNAL_PAUSE).await;
                 sending.store(false, Ordering::SeqCst);
                 if unsent.load(Ordering::SeqCst) == 0 || sending.swap(true, Ordering::SeqCst) {
                     return;
@@ -130,10 +138,8 @@ impl Signals {
     }
 }
 
-async fn notify(app: &sqlx::PgPool, topic: Topic) -> Result<(), sqlx::Error> {
-    let mut link = crate::sql::Link::Postgres(app.begin().await?);
-    link.fetch_optional(NOTIFY.text, values![topic.word()]).await?;
-    link.commit().await
+async fn notify(app: &PgPool, topic: Topic) -> Result<(), DriverError> {
+    app.alone().await?.fetch_optional(NOTIFY.text, values![topic.word()]).await.map(drop)
 }
 
 async fn forward(url: &str, task: &watch::Sender<u64>, run: &watch::Sender<u64>) -> Result<(), sqlx::Error> {

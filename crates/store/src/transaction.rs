@@ -8,16 +8,14 @@ use crate::config::Engine;
 use crate::error::StoreError;
 use crate::scope::OrgScope;
 use crate::signal::Topic;
-use crate::sql::link::{begin_read_with_setting, begin_with_setting};
+use crate::sql::driver::DriverError;
+use crate::sql::postgres::{begin_read_with_setting, begin_with_setting};
 use crate::sql::{Link, Row, Scoped, ScopedRows, Value};
-use crate::store::{Db, Inner, sqlite};
+use crate::store::{Db, Inner};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use tipstaff_model::{AuditDraft, OrgId, TaskId};
-
-/// Times that a broken connection is replaced by another one before giving up.
-const CONNECTION_TRIES: usize = 3;
 
 /// A transaction that sees one org's rows as of its first read, and writes nothing.
 ///
@@ -81,35 +79,14 @@ impl DerefMut for OrgTx {
     }
 }
 
-/// Runs `begin` again when the connection turns out to be broken: the server was restarted since it was last used.
-async fn begin_again<F, B>(inner: &Inner, mut begin: B) -> Result<Link, StoreError>
-where
-    B: FnMut() -> F,
-    F: Future<Output = Result<Link, sqlx::Error>>,
-{
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match begin().await.map_err(|error| inner.driver(error)) {
-            Err(StoreError::Unreachable(_)) if tries < CONNECTION_TRIES => {}
-            other => return other,
-        }
-    }
-}
-
 impl OrgRead {
     pub(crate) async fn begin(inner: &Arc<Inner>, scope: &OrgScope) -> Result<Self, StoreError> {
         let org = scope.org().to_string();
         let link = match &inner.db {
-            Db::Sqlite { readers, .. } => {
-                Link::Sqlite(readers.begin().await.map_err(|error| inner.driver(error))?)
-            }
-            Db::Postgres { app, .. } => {
-                let text = begin_read_with_setting("app.org_id", &org)?;
-                let begin = || async { Ok(Link::Postgres(app.begin_with(text.clone()).await?)) };
-                begin_again(inner, begin).await?
-            }
+            Db::Sqlite { readers, .. } => readers.begin().await,
+            Db::Postgres { app, .. } => app.begin(begin_read_with_setting("app.org_id", &org)?).await,
         };
+        let link = link.map_err(|error| inner.driver(error))?;
         Ok(Self { link, inner: Arc::clone(inner), scope: scope.clone(), org, broken: false })
     }
 
@@ -121,7 +98,7 @@ impl OrgRead {
 
     pub(crate) const fn engine(&self) -> Engine {
         match self.link {
-            Link::Sqlite(_) | Link::SqliteWriter(_) => Engine::Sqlite,
+            Link::Sqlite(_) => Engine::Sqlite,
             Link::Postgres(_) => Engine::Postgres,
         }
     }
@@ -148,7 +125,7 @@ impl OrgRead {
         self.checked(answer)
     }
 
-    pub(crate) fn checked<T>(&mut self, answer: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+    pub(crate) fn checked<T>(&mut self, answer: Result<T, DriverError>) -> Result<T, StoreError> {
         answer.map_err(|error| {
             self.broken = true;
             self.inner.driver(error)
@@ -167,13 +144,10 @@ impl OrgTx {
     pub(crate) async fn begin(inner: &Arc<Inner>, scope: &OrgScope) -> Result<Self, StoreError> {
         let org = scope.org().to_string();
         let link = match &inner.db {
-            Db::Sqlite { .. } => sqlite::begin_write(&inner.db).await.map_err(|error| inner.driver(error))?,
-            Db::Postgres { app, .. } => {
-                let text = begin_with_setting("app.org_id", &org)?;
-                let begin = || async { Ok(Link::Postgres(app.begin_with(text.clone()).await?)) };
-                begin_again(inner, begin).await?
-            }
+            Db::Sqlite { writer, .. } => writer.begin().await,
+            Db::Postgres { app, .. } => app.begin(begin_with_setting("app.org_id", &org)?).await,
         };
+        let link = link.map_err(|error| inner.driver(error))?;
         Ok(Self::over(link, inner, scope))
     }
 

@@ -1,60 +1,16 @@
-//! A connection in a transaction, of either engine. The only place that hands a text to the driver.
+//! A connection in a transaction, of either engine.
 
+use super::driver::DriverError;
+use super::postgres::PgLink;
 use super::{ROW_SIZES, Row, ScopedRows, Value};
-use crate::error::StoreError;
-use crate::store::sqlite::WriteLink;
-use sqlx::postgres::PgArguments;
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments as _, Postgres, SqlStr, Sqlite, SqliteConnection, Transaction};
+use crate::store::sqlite::SqliteLink;
 
 /// A transaction. Dropping it rolls back.
 pub(crate) enum Link {
-    /// A reader of SQLite.
-    Sqlite(Transaction<'static, Sqlite>),
-    /// The writer of SQLite.
-    SqliteWriter(WriteLink),
+    /// A reader of SQLite, or its writer.
+    Sqlite(SqliteLink),
     /// PostgreSQL.
-    Postgres(Transaction<'static, Postgres>),
-}
-
-macro_rules! bind {
-    ($arguments:ty, $values:expr) => {{
-        let mut arguments = <$arguments>::default();
-        arguments.reserve($values.len(), $values.len() * 24);
-        for value in $values {
-            match value {
-                Value::Text(text) => arguments.add(*text),
-                Value::Owned(text) => arguments.add(text.as_str()),
-                Value::Int(number) => arguments.add(*number),
-                Value::Bytes(bytes) => arguments.add(*bytes),
-            }
-            .map_err(sqlx::Error::Encode)?;
-        }
-        arguments
-    }};
-}
-
-fn sqlite_arguments(values: &[Value<'_>]) -> Result<SqliteArguments, sqlx::Error> {
-    Ok(bind!(SqliteArguments, values))
-}
-
-fn postgres_arguments(values: &[Value<'_>]) -> Result<PgArguments, sqlx::Error> {
-    Ok(bind!(PgArguments, values))
-}
-
-/// A prepared, cached query of a registered text.
-macro_rules! query {
-    ($engine:ty, $text:expr, $arguments:expr) => {
-        sqlx::query_with::<$engine, _>(sqlx::SqlSafeStr::into_sql_str($text), $arguments)
-    };
-}
-
-/// Begins or ends a transaction of the writer; prepared once.
-pub(crate) async fn run_plain(
-    connection: &mut SqliteConnection,
-    text: &'static str,
-) -> Result<(), sqlx::Error> {
-    query!(Sqlite, text, SqliteArguments::default()).execute(connection).await.map(drop)
+    Postgres(PgLink),
 }
 
 impl Link {
@@ -63,20 +19,10 @@ impl Link {
         &mut self,
         text: &'static str,
         values: &[Value<'_>],
-    ) -> Result<u64, sqlx::Error> {
+    ) -> Result<u64, DriverError> {
         match self {
-            Self::Sqlite(tx) => {
-                let done = query!(Sqlite, text, sqlite_arguments(values)?).execute(&mut **tx).await?;
-                Ok(done.rows_affected())
-            }
-            Self::SqliteWriter(tx) => {
-                let done = query!(Sqlite, text, sqlite_arguments(values)?).execute(tx.connection()?).await?;
-                Ok(done.rows_affected())
-            }
-            Self::Postgres(tx) => {
-                let done = query!(Postgres, text, postgres_arguments(values)?).execute(&mut **tx).await?;
-                Ok(done.rows_affected())
-            }
+            Self::Sqlite(link) => link.execute(text, values).await,
+            Self::Postgres(link) => link.execute(text, values).await,
         }
     }
 
@@ -85,21 +31,12 @@ impl Link {
         &mut self,
         text: &'static str,
         values: &[Value<'_>],
-    ) -> Result<Vec<Row>, sqlx::Error> {
+    ) -> Result<Vec<Row>, DriverError> {
         match self {
-            Self::Sqlite(tx) => {
-                let rows = query!(Sqlite, text, sqlite_arguments(values)?).fetch_all(&mut **tx).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            Self::Sqlite(link) => {
+                Ok(link.rows(text, values, usize::MAX).await?.split().map(Row::Sqlite).collect())
             }
-            Self::SqliteWriter(tx) => {
-                let rows =
-                    query!(Sqlite, text, sqlite_arguments(values)?).fetch_all(tx.connection()?).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
-            }
-            Self::Postgres(tx) => {
-                let rows = query!(Postgres, text, postgres_arguments(values)?).fetch_all(&mut **tx).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
-            }
+            Self::Postgres(link) => link.fetch_all(text, values).await,
         }
     }
 
@@ -108,22 +45,10 @@ impl Link {
         &mut self,
         text: &'static str,
         values: &[Value<'_>],
-    ) -> Result<Option<Row>, sqlx::Error> {
+    ) -> Result<Option<Row>, DriverError> {
         match self {
-            Self::Sqlite(tx) => {
-                let row = query!(Sqlite, text, sqlite_arguments(values)?).fetch_optional(&mut **tx).await?;
-                Ok(row.map(Row::Sqlite))
-            }
-            Self::SqliteWriter(tx) => {
-                let row =
-                    query!(Sqlite, text, sqlite_arguments(values)?).fetch_optional(tx.connection()?).await?;
-                Ok(row.map(Row::Sqlite))
-            }
-            Self::Postgres(tx) => {
-                let row =
-                    query!(Postgres, text, postgres_arguments(values)?).fetch_optional(&mut **tx).await?;
-                Ok(row.map(Row::Postgres))
-            }
+            Self::Sqlite(link) => Ok(link.rows(text, values, 1).await?.split().next().map(Row::Sqlite)),
+            Self::Postgres(link) => link.fetch_optional(text, values).await,
         }
     }
 
@@ -134,7 +59,7 @@ impl Link {
         statement: &'static ScopedRows,
         shared: &[Value<'v>],
         rows: &[Vec<Value<'v>>],
-    ) -> Result<u64, sqlx::Error> {
+    ) -> Result<u64, DriverError> {
         debug_assert_eq!(shared.len(), statement.shared);
         let mut inserted = 0;
         let mut rest = rows;
@@ -150,81 +75,32 @@ impl Link {
     }
 
     /// Runs a script of several statements: a migration.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the door: migration files are constants of this crate"
-    )]
-    pub(crate) async fn script(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
+    pub(crate) async fn script(&mut self, text: &'static str) -> Result<(), DriverError> {
         match self {
-            Self::Sqlite(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
-            Self::SqliteWriter(tx) => sqlx::raw_sql(text).execute(tx.connection()?).await.map(drop),
-            Self::Postgres(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
+            Self::Sqlite(link) => link.script(text).await,
+            Self::Postgres(link) => link.script(sqlx::SqlSafeStr::into_sql_str(text)).await,
         }
     }
 
     /// Runs a text that the server itself put together and quoted: making a role takes no placeholders.
-    #[expect(clippy::disallowed_methods, reason = "this is the door: see above")]
-    pub(crate) async fn script_quoted(&mut self, text: String) -> Result<(), sqlx::Error> {
-        let text = sqlx::AssertSqlSafe(text);
+    pub(crate) async fn script_quoted(&mut self, text: String) -> Result<(), DriverError> {
         match self {
-            Self::Sqlite(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
-            Self::SqliteWriter(tx) => sqlx::raw_sql(text).execute(tx.connection()?).await.map(drop),
-            Self::Postgres(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
+            Self::Sqlite(link) => link.script(&text).await,
+            Self::Postgres(link) => link.script_quoted(text).await,
         }
     }
 
-    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn commit(self) -> Result<(), DriverError> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await,
-            Self::SqliteWriter(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
+            Self::Sqlite(link) => link.commit().await,
+            Self::Postgres(link) => link.commit().await,
         }
     }
 
-    pub(crate) async fn rollback(self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn rollback(self) -> Result<(), DriverError> {
         match self {
-            Self::Sqlite(tx) => tx.rollback().await,
-            Self::SqliteWriter(tx) => tx.rollback().await,
-            Self::Postgres(tx) => tx.rollback().await,
-        }
-    }
-}
-
-/// The text that opens a PostgreSQL transaction and sets one setting for its length, in one round trip.
-///
-/// The value goes into the text, so it is checked here to be what an id is made of.
-fn begin_text(begin: &str, setting: &'static str, value: &str) -> Result<SqlStr, StoreError> {
-    let plain = value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f' | b'-'));
-    if !plain || value.is_empty() {
-        return Err(StoreError::Input { what: "transaction's scope", why: "it is not an id".to_owned() });
-    }
-    let text = format!("{begin}; select set_config('{setting}', '{value}', true)");
-    Ok(sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(text)))
-}
-
-/// For a transaction that writes.
-pub(crate) fn begin_with_setting(setting: &'static str, value: &str) -> Result<SqlStr, StoreError> {
-    begin_text("begin", setting, value)
-}
-
-/// For a transaction that only reads, and sees one moment, as a SQLite reader does.
-pub(crate) fn begin_read_with_setting(setting: &'static str, value: &str) -> Result<SqlStr, StoreError> {
-    begin_text("begin isolation level repeatable read read only", setting, value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ids_go_into_the_opening_text() {
-        assert!(begin_with_setting("app.org_id", "01890a5d-ac96-774b-bcce-b302099a8057").is_ok());
-        for bad in ["", "'", "a'; drop table task; --", "G", "01890A5D"] {
-            assert_eq!(
-                begin_with_setting("app.org_id", bad).err().map(|error| error.code()),
-                Some("input"),
-                "{bad}"
-            );
+            Self::Sqlite(link) => link.rollback().await,
+            Self::Postgres(link) => link.rollback().await,
         }
     }
 }

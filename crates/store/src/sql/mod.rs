@@ -4,10 +4,13 @@
 //! statement is a [`Scoped`] constant that was checked by the compiler, and only the scope gateway can run it, which
 //! binds `$1` itself; every statement is listed, so that a test prepares each one on both engines.
 
+pub(crate) mod driver;
 pub mod guard;
-#[expect(clippy::disallowed_methods, reason = "the door: the only place that hands a text to the driver")]
 pub(crate) mod link;
+#[expect(clippy::disallowed_methods, reason = "the door: the only place that hands a text to PostgreSQL")]
+pub(crate) mod postgres;
 pub(crate) mod row;
+pub(crate) mod sqlite;
 
 pub(crate) use link::Link;
 pub(crate) use row::{Columns, Row};
@@ -303,6 +306,12 @@ macro_rules! values {
     ($($value:expr),* $(,)?) => { &[ $( $crate::sql::Value::from($value) ),* ] };
 }
 pub(crate) use values;
+
+/// The text of a statement as SQLite gets it: `$n` is written `?n`.
+#[must_use]
+pub fn on_sqlite(text: &str) -> String {
+    sqlite::numbered(text)
+}
 
 /// Every registered statement.
 #[must_use]

@@ -1,9 +1,10 @@
 //! A row of either engine, read column by column in the order of the `select`.
 
+use super::driver::DriverError;
+use super::sqlite::SqliteRow;
 use crate::error::StoreError;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
 use std::str::FromStr;
 
 /// One row.
@@ -27,34 +28,58 @@ pub(crate) struct Columns<'r> {
 }
 
 macro_rules! getter {
-    ($(#[$doc:meta])* $name:ident -> $type:ty) => {
+    ($of_sqlite:ident, $type:ty, $(#[$doc:meta])* $optional:ident, $(#[$doc_plain:meta])* $plain:ident) => {
         $(#[$doc])*
-        pub(crate) fn $name(&mut self) -> Result<$type, StoreError> {
+        pub(crate) fn $optional(&mut self) -> Result<Option<$type>, StoreError> {
             let index = self.next;
             self.next += 1;
             match self.row {
-                Row::Sqlite(row) => row.try_get::<$type, _>(index),
-                Row::Postgres(row) => row.try_get::<$type, _>(index),
+                Row::Sqlite(row) => row.$of_sqlite(index).map_err(|why| self.unreadable(index, why)),
+                Row::Postgres(row) => {
+                    row.try_get::<Option<$type>, _>(index).map_err(|error| self.unreadable_by(index, error))
+                }
             }
-            .map_err(|error| self.unreadable(index, error))
+        }
+
+        $(#[$doc_plain])*
+        pub(crate) fn $plain(&mut self) -> Result<$type, StoreError> {
+            let index = self.next;
+            self.$optional()?.ok_or_else(|| self.unreadable(index, "it is null"))
         }
     };
 }
 
-impl Columns<'_> {
-    getter!(text -> String);
-    getter!(text_opt -> Option<String>);
-    getter!(int -> i64);
-    getter!(int_opt -> Option<i64>);
-    getter!(bytes -> Vec<u8>);
-    getter!(bytes_opt -> Option<Vec<u8>>);
+impl<'r> Columns<'r> {
+    getter!(text, &'r str,
+        /// A text that stays in the row.
+        text_ref_opt,
+        /// A text that stays in the row.
+        text_ref);
+    getter!(int, i64, int_opt, int);
+    getter!(bytes, &'r [u8],
+        /// Bytes that stay in the row.
+        bytes_ref_opt,
+        /// Bytes that stay in the row.
+        bytes_ref);
+
+    pub(crate) fn text(&mut self) -> Result<String, StoreError> {
+        self.text_ref().map(str::to_owned)
+    }
+
+    pub(crate) fn text_opt(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.text_ref_opt()?.map(str::to_owned))
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, StoreError> {
+        self.bytes_ref().map(<[u8]>::to_vec)
+    }
 
     /// A text that parses into `T`: an id, a state, a name.
     pub(crate) fn parsed<T: FromStr>(&mut self, column: &'static str) -> Result<T, StoreError>
     where
         T::Err: std::fmt::Display,
     {
-        let text = self.text()?;
+        let text = self.text_ref()?;
         text.parse().map_err(|error: T::Err| self.invalid(column, error.to_string()))
     }
 
@@ -63,7 +88,7 @@ impl Columns<'_> {
     where
         T::Err: std::fmt::Display,
     {
-        self.text_opt()?
+        self.text_ref_opt()?
             .map(|text| text.parse().map_err(|error: T::Err| self.invalid(column, error.to_string())))
             .transpose()
     }
@@ -79,8 +104,8 @@ impl Columns<'_> {
         &mut self,
         column: &'static str,
     ) -> Result<T, StoreError> {
-        let text = self.text()?;
-        serde_json::from_str(&text).map_err(|error| self.invalid(column, error.to_string()))
+        let text = self.text_ref()?;
+        serde_json::from_str(text).map_err(|error| self.invalid(column, error.to_string()))
     }
 
     /// 0 or 1.
@@ -92,12 +117,14 @@ impl Columns<'_> {
         StoreError::Value { table: self.table, column, why }
     }
 
-    fn unreadable(&self, index: usize, error: sqlx::Error) -> StoreError {
+    fn unreadable(&self, index: usize, why: &str) -> StoreError {
+        self.invalid("?", format!("column {index}: {why}"))
+    }
+
+    fn unreadable_by(&self, index: usize, error: sqlx::Error) -> StoreError {
         match error {
-            sqlx::Error::ColumnDecode { source, .. } => {
-                StoreError::Value { table: self.table, column: "?", why: format!("column {index}: {source}") }
-            }
-            other => StoreError::Database(other),
+            sqlx::Error::ColumnDecode { source, .. } => self.unreadable(index, &source.to_string()),
+            other => StoreError::Database(DriverError::from(other)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The store: an open database, and the gateway into one org's rows.
 
+pub(crate) mod pool;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
@@ -8,8 +9,8 @@ use crate::error::StoreError;
 use crate::ring::RingCache;
 use crate::scope::OrgScope;
 use crate::signal::Signals;
+use crate::sql::driver::{Cause, DriverError};
 use crate::transaction::{OrgRead, OrgTx};
-use sqlx::{PgPool, SqlitePool};
 use std::fmt;
 use std::sync::Arc;
 use tipstaff_model::{Clock, Entropy};
@@ -18,9 +19,9 @@ use tipstaff_seal::RingKey;
 /// The pools of one engine.
 pub(crate) enum Db {
     /// One writer, so that writers of this process queue fairly instead of meeting at the file's lock.
-    Sqlite { writer: sqlite::Writer, readers: SqlitePool },
+    Sqlite { writer: sqlite::SqlitePool, readers: sqlite::SqlitePool },
     /// One pool per role.
-    Postgres { app: PgPool, scheduler: PgPool },
+    Postgres { app: postgres::PgPool, scheduler: postgres::PgPool },
 }
 
 pub(crate) struct Inner {
@@ -34,7 +35,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn driver(&self, error: sqlx::Error) -> StoreError {
+    pub(crate) fn driver(&self, error: DriverError) -> StoreError {
         StoreError::from_driver(error, self.busy_timeout_ms)
     }
 
@@ -138,7 +139,7 @@ impl Store {
             Db::Sqlite { readers, .. } => {
                 match sqlite::integrity_check(readers).await.map_err(|error| self.inner.driver(error))? {
                     verdict if verdict == "ok" => Ok(()),
-                    verdict => Err(StoreError::Corrupt(sqlx::Error::Protocol(verdict))),
+                    verdict => Err(StoreError::Corrupt(Cause::Finding(verdict).into())),
                 }
             }
             Db::Postgres { .. } => Ok(()),

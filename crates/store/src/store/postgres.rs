@@ -5,15 +5,28 @@ use super::{Db, Store};
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::migrate;
+use crate::sql::driver::{Cause, DriverError, is_broken};
+use crate::sql::postgres::PgLink;
 use crate::sql::{Link, statements, values};
-use crate::store::sqlite::STATEMENTS_CACHED;
-use sqlx::pool::PoolOptions;
+use crate::store::pool::{Held, Keep, Pool};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, PgPool};
+use sqlx::{ConnectOptions as _, PgConnection, SqlSafeStr};
+use std::io::ErrorKind;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tipstaff_model::Clock;
 use tipstaff_seal::Secret;
+use tokio::time::Instant;
+
+/// Prepared statements kept per connection: all registered ones fit.
+const STATEMENTS_CACHED: usize = 256;
+/// Times that a broken connection is replaced by another one before giving up.
+const CONNECTION_TRIES: usize = 3;
+/// Between two tries to connect to a server that is starting, at most.
+const CONNECT_PAUSE: Duration = Duration::from_millis(300);
+/// The server keeps plans and caches per connection: they are not to grow for ever.
+const KEEP: Keep = Keep { lifetime: Duration::from_secs(30 * 60), idle: Duration::from_secs(10 * 60) };
 
 /// The role that the app's connections use.
 pub const APP_ROLE: &str = "tipstaff_app";
@@ -50,12 +63,85 @@ fn planned_once(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("plan_cache_mode", "force_generic_plan")])
 }
 
-fn pool(options: PgConnectOptions, connections: u32, config: &StoreConfig) -> PgPool {
-    PoolOptions::new()
-        .max_connections(connections)
-        .test_before_acquire(false)
-        .acquire_timeout(Duration::from_millis(config.busy_timeout_ms))
-        .connect_lazy_with(options)
+/// One role's connections.
+#[derive(Clone)]
+pub(crate) struct PgPool {
+    pool: Pool<PgConnection>,
+    options: Arc<PgConnectOptions>,
+    /// How long to wait for a connection.
+    patience: Duration,
+}
+
+impl PgPool {
+    fn new(options: PgConnectOptions, connections: u32, config: &StoreConfig) -> Self {
+        let patience = Duration::from_millis(config.busy_timeout_ms);
+        Self { pool: Pool::new(connections, Some(KEEP)), options: Arc::new(options), patience }
+    }
+
+    /// Begins a transaction with `text`. A connection that turns out to be broken is replaced: the server was restarted
+    /// since it was last used.
+    pub(crate) async fn begin(&self, text: impl SqlSafeStr) -> Result<Link, DriverError> {
+        let text = text.into_sql_str();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match PgLink::begin(self.take().await?, text.clone()).await {
+                Err(DriverError(Cause::Postgres(error))) if is_broken(&error) && tries < CONNECTION_TRIES => {
+                    self.pool.forget_idle();
+                }
+                other => return other.map(Link::Postgres),
+            }
+        }
+    }
+
+    /// A connection without a transaction: each statement is one.
+    pub(crate) async fn alone(&self) -> Result<Link, DriverError> {
+        Ok(Link::Postgres(PgLink::alone(self.take().await?)))
+    }
+
+    async fn take(&self) -> Result<Held<PgConnection>, DriverError> {
+        let deadline = Instant::now() + self.patience;
+        let mut held = self.pool.take(deadline).await?;
+        if !held.is_open() {
+            held.fill(self.connect(deadline).await?);
+        }
+        Ok(held)
+    }
+
+    /// Connects; a server that is just starting is waited for.
+    async fn connect(&self, deadline: Instant) -> Result<PgConnection, DriverError> {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let answer = tokio::time::timeout_at(deadline, self.options.connect()).await;
+            let Ok(answer) = answer else {
+                return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into());
+            };
+            match answer {
+                Err(error) if is_starting(&error) && Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(CONNECT_PAUSE);
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Whether the server is likely to take the connection a little later.
+fn is_starting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
+        ),
+        // Starting up or shutting down; too many connections.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| matches!(&*code, "57P03" | "53300")),
+        _ => false,
+    }
 }
 
 pub(super) async fn open(
@@ -66,13 +152,13 @@ pub(super) async fn open(
     clock: &dyn Clock,
 ) -> Result<Db, StoreError> {
     if let Some(owner) = owner {
-        let owner = pool(options(owner)?, 1, config);
+        let owner = PgPool::new(options(owner)?, 1, config);
         let migrated = migrate::postgres_migrate(&owner, clock, config.busy_timeout_ms).await;
         owner.close().await;
         migrated?;
     }
-    let app = pool(planned_once(options(app)?), config.connections.max(2), config);
-    let scheduler = pool(planned_once(options(scheduler)?), config.connections.clamp(2, 4), config);
+    let app = PgPool::new(planned_once(options(app)?), config.connections.max(2), config);
+    let scheduler = PgPool::new(planned_once(options(scheduler)?), config.connections.clamp(2, 4), config);
     for role in [&app, &scheduler] {
         refuse_strong_role(role, config.busy_timeout_ms).await?;
     }
@@ -83,7 +169,7 @@ pub(super) async fn open(
 /// Fails when the role could get around row-level security: then the second wall would be painted on.
 async fn refuse_strong_role(pool: &PgPool, waited_ms: u64) -> Result<(), StoreError> {
     let driver = |error| StoreError::from_driver(error, waited_ms);
-    let mut link = Link::Postgres(pool.begin().await.map_err(driver)?);
+    let mut link = pool.begin("begin").await.map_err(driver)?;
     let row = link.fetch_optional(ROLE_STRENGTH.text, &[]).await.map_err(driver)?;
     link.rollback().await.map_err(driver)?;
     let Some(row) = row else {
@@ -124,7 +210,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let config = StoreConfig::postgres("", "");
         let driver = |error| StoreError::from_driver(error, config.busy_timeout_ms);
-        let owner = pool(options(owner_url)?, 1, &config);
+        let owner = PgPool::new(options(owner_url)?, 1, &config);
         for (role, password) in [(APP_ROLE, &passwords.app), (SCHEDULER_ROLE, &passwords.scheduler)] {
             provision_role(&owner, role, password.as_ref()).await.map_err(driver)?;
         }
@@ -138,8 +224,8 @@ async fn provision_role(
     owner: &PgPool,
     role: &str,
     password: Option<&Secret<String>>,
-) -> Result<(), sqlx::Error> {
-    let mut link = Link::Postgres(owner.begin().await?);
+) -> Result<(), DriverError> {
+    let mut link = owner.begin("begin").await?;
     let mut texts = Vec::new();
     if link.fetch_optional(ROLE_EXISTS.text, values![role]).await?.is_none() {
         texts.push(link.fetch_optional(ROLE_TEXT.text, values![role]).await?);

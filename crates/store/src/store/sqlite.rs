@@ -1,40 +1,40 @@
 //! SQLite: one file, one writer connection, a few readers, several processes.
+//!
+//! Statements run on the thread that asks for them. What may take long goes to a thread of its own where the runtime
+//! has several; a lock that another process holds is waited for without keeping a thread.
 
 use super::Db;
+use super::pool::{Held, Pool};
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::migrate;
-use crate::sql::{Link, statements};
-use sqlx::pool::PoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
+use crate::sql::driver::{Cause, DriverError, is_busy};
+use crate::sql::sqlite::{SqliteConnection, SqliteRows};
+use crate::sql::{Link, Value, statements};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tipstaff_model::Clock;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::Instant;
 
 /// Bytes of a page; SQLite's default.
 const PAGE: u64 = 4096;
-/// Rows that a reader's thread may be ahead of the one who asked.
-const ROWS_BUFFERED: usize = 500;
-/// Prepared statements kept per connection: all registered ones fit.
-pub(crate) const STATEMENTS_CACHED: usize = 256;
+/// Milliseconds between two looks at a lock that another process has; the last one repeats.
+const LOOK_AGAIN_MS: [u64; 6] = [1, 1, 2, 3, 5, 10];
+
+const PLAIN: &str = "pragma foreign_keys = on;";
+const READER: &str = "pragma foreign_keys = on; pragma query_only = on;";
+const WRITER: &str = "pragma journal_mode = wal; pragma foreign_keys = on; pragma synchronous = full; \
+     pragma journal_size_limit = 67108864;";
+
+/// Begins a reader's transaction: it sees one moment from its first statement on.
+const BEGIN_READ: &str = "begin";
+/// Begins the writer's: it has the write lock from its first moment, so that it never has to be upgraded.
+const BEGIN_WRITE: &str = "begin immediate";
 
 statements! {
     system (engine Sqlite) QUICK_CHECK = "select quick_check from pragma_quick_check";
-}
-
-fn options(path: &Path, config: &StoreConfig) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_millis(config.busy_timeout_ms))
-        .statement_cache_capacity(STATEMENTS_CACHED)
-        .thread_name(|number| format!("store-{number}"))
-        .disable_statement_logging()
 }
 
 /// Opens the file. What is there is looked at before the first change.
@@ -42,120 +42,174 @@ pub(super) async fn open(path: &Path, config: &StoreConfig, clock: &dyn Clock) -
     let driver = |error| StoreError::from_driver(error, config.busy_timeout_ms);
     // Made by us with 0600; SQLite gives its -wal and -shm files the same mode.
     let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    made.map_err(|error| StoreError::Unwritable(sqlx::Error::Io(error)))?;
+    made.map_err(|error| StoreError::Unwritable(Cause::File(error).into()))?;
 
-    let plain = options(path, config);
-    let inspect = PoolOptions::new().max_connections(1).test_before_acquire(false);
-    let inspect: SqlitePool = inspect.connect_with(plain.clone()).await.map_err(driver)?;
-    let mut link = Link::Sqlite(inspect.begin().await.map_err(driver)?);
+    let patience = Duration::from_millis(config.busy_timeout_ms);
+    let pool = |limit, setup, begin| SqlitePool {
+        pool: Pool::new(limit, None),
+        path: path.to_owned(),
+        setup,
+        begin,
+        patience,
+    };
+    let inspect = pool(1, PLAIN.to_owned(), BEGIN_READ);
+    let mut link = inspect.begin().await.map_err(driver)?;
     migrate::sqlite_inspect(&mut link, config.busy_timeout_ms).await?;
     link.rollback().await.map_err(driver)?;
     inspect.close().await;
 
-    let mut write = plain
-        .clone()
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("journal_size_limit", "67108864");
-    if let Some(bytes) = config.size_limit_bytes {
-        write = write.pragma("max_page_count", (bytes / PAGE).max(1).to_string());
-    }
-    // Rows cross from the connection's thread in lots: a page of the log then wakes the reader a few times, not often.
-    let read = plain.pragma("query_only", "on").row_buffer_size(ROWS_BUFFERED);
-    // A writer waits for the process's own writers as long as for other processes.
-    let patience = Duration::from_millis(config.busy_timeout_ms);
-    let writer =
-        Writer { slot: Arc::new(Mutex::new(Some(write.connect().await.map_err(driver)?))), patience };
-    let readers = PoolOptions::new()
-        .test_before_acquire(false)
-        .acquire_timeout(patience)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .max_connections(config.connections.max(1))
-        .connect_lazy_with(read);
+    let limit = config.size_limit_bytes.map(|bytes| (bytes / PAGE).max(1));
+    let limit = limit.map_or_else(String::new, |pages| format!(" pragma max_page_count = {pages};"));
+    let writer = pool(1, format!("{WRITER}{limit}"), BEGIN_WRITE);
+    let readers = pool(config.connections.max(1), READER.to_owned(), BEGIN_READ);
     let db = Db::Sqlite { writer, readers };
     migrate::sqlite_migrate(&db, clock, config.busy_timeout_ms).await?;
     Ok(db)
 }
 
-/// Begins a writing transaction. On SQLite it has the write lock from its first moment, so that it never has to be
-/// upgraded.
-pub(crate) async fn begin_write(db: &Db) -> Result<Link, sqlx::Error> {
+/// Begins a writing transaction.
+pub(crate) async fn begin_write(db: &Db) -> Result<Link, DriverError> {
     match db {
-        Db::Sqlite { writer, .. } => Ok(Link::SqliteWriter(writer.begin().await?)),
-        Db::Postgres { app, .. } => Ok(Link::Postgres(app.begin().await?)),
+        Db::Sqlite { writer, .. } => writer.begin().await,
+        Db::Postgres { app, .. } => app.begin("begin").await,
     }
 }
 
-/// The one connection that writes. A pool of one would cost another trip to its thread per transaction.
-pub(crate) struct Writer {
-    slot: Arc<Mutex<Option<SqliteConnection>>>,
+/// The writer (one connection, so that writers of this process queue fairly instead of meeting at the file's lock), or
+/// the readers.
+pub(crate) struct SqlitePool {
+    pool: Pool<SqliteConnection>,
+    path: PathBuf,
+    /// What is run on a new connection.
+    setup: String,
+    begin: &'static str,
+    /// How long to wait for a place, and for other processes.
     patience: Duration,
 }
 
-impl Writer {
-    async fn begin(&self) -> Result<WriteLink, sqlx::Error> {
-        let slot = Arc::clone(&self.slot).lock_owned();
-        let slot = tokio::time::timeout(self.patience, slot).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+impl SqlitePool {
+    /// Begins a transaction.
+    pub(crate) async fn begin(&self) -> Result<Link, DriverError> {
+        let deadline = Instant::now() + self.patience;
+        let mut held = self.pool.take(deadline).await?;
+        if !held.is_open() {
+            let opened =
+                patiently(deadline, || may_take_long(|| SqliteConnection::open(&self.path, &self.setup)));
+            held.fill(opened.await?);
+        }
         // From here on, being dropped at any point rolls back, whether or not the transaction has begun.
-        let mut link = WriteLink { slot: Some(slot) };
-        crate::sql::link::run_plain(link.connection()?, "begin immediate").await?;
-        Ok(link)
+        let mut link = SqliteLink { held, patience: self.patience };
+        patiently(deadline, || link.held.connection()?.execute(self.begin, &[]).map_err(DriverError::from))
+            .await?;
+        Ok(Link::Sqlite(link))
     }
 
     pub(super) async fn close(&self) {
-        if let Some(connection) = self.slot.lock().await.take() {
-            // What was committed is in the log; the next one to open the file folds it in.
-            let _ = connection.close().await;
+        // What was committed is in the log; the last connection folds it into the file, or the next one to open it.
+        self.pool.close().await;
+    }
+}
+
+/// Does `work` again while somebody else's lock is in the way, until `deadline`. No thread waits meanwhile.
+async fn patiently<T, E: Into<DriverError>>(
+    deadline: Instant,
+    mut work: impl FnMut() -> Result<T, E>,
+) -> Result<T, DriverError> {
+    let mut pauses = LOOK_AGAIN_MS.into_iter();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let error = match work() {
+            Ok(done) => return Ok(done),
+            Err(error) => error.into(),
+        };
+        let busy = matches!(&error.0, Cause::Sqlite(inner) if is_busy(inner));
+        if !busy || Instant::now() >= deadline {
+            return Err(error);
+        }
+        pause = pauses.next().map_or(pause, Duration::from_millis);
+        tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+    }
+}
+
+/// Runs work that may take long, so that other tasks of this thread go on on another one where there is one.
+pub(crate) fn may_take_long<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// A connection in a transaction. Dropping it rolls back.
+pub(crate) struct SqliteLink {
+    held: Held<SqliteConnection>,
+    patience: Duration,
+}
+
+impl SqliteLink {
+    async fn run<T>(
+        &mut self,
+        mut work: impl FnMut(&mut SqliteConnection) -> rusqlite::Result<T>,
+    ) -> Result<T, DriverError> {
+        // A task with many statements lets others on now and then, as one that waits for a server does.
+        tokio::task::coop::consume_budget().await;
+        let held = &mut self.held;
+        // Only the first look at the clock costs something, and only a statement that meets a lock takes it.
+        match work(held.connection()?) {
+            Err(error) if is_busy(&error) => {
+                let deadline = Instant::now() + self.patience;
+                patiently(deadline, || work(held.connection()?).map_err(DriverError::from)).await
+            }
+            other => other.map_err(DriverError::from),
+        }
+    }
+
+    pub(crate) async fn execute(
+        &mut self,
+        text: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<u64, DriverError> {
+        self.run(|connection| connection.execute(text, values)).await
+    }
+
+    pub(crate) async fn rows(
+        &mut self,
+        text: &'static str,
+        values: &[Value<'_>],
+        limit: usize,
+    ) -> Result<SqliteRows, DriverError> {
+        self.run(|connection| connection.rows(text, values, limit)).await
+    }
+
+    pub(crate) async fn script(&mut self, text: &str) -> Result<(), DriverError> {
+        self.run(|connection| may_take_long(|| connection.script(text))).await
+    }
+
+    pub(crate) async fn commit(mut self) -> Result<(), DriverError> {
+        // When it fails, dropping rolls back.
+        self.run(|connection| connection.execute("commit", &[])).await.map(drop)
+    }
+
+    pub(crate) async fn rollback(mut self) -> Result<(), DriverError> {
+        Ok(self.held.connection()?.rollback()?)
+    }
+}
+
+impl Drop for SqliteLink {
+    fn drop(&mut self) {
+        let Ok(connection) = self.held.connection() else { return };
+        // The place is free only after this, so that the next one meets a clean connection. One that can't be cleaned
+        // is closed, which undoes its transaction.
+        if connection.rollback().is_err() {
+            self.held.discard();
         }
     }
 }
 
-/// The writer, in a transaction.
-pub(crate) struct WriteLink {
-    slot: Option<OwnedMutexGuard<Option<SqliteConnection>>>,
-}
-
-impl WriteLink {
-    pub(crate) fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        self.slot.as_mut().and_then(|slot| slot.as_mut()).ok_or(sqlx::Error::PoolClosed)
-    }
-
-    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        crate::sql::link::run_plain(self.connection()?, "commit").await?;
-        self.slot = None;
-        Ok(())
-    }
-
-    pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
-        crate::sql::link::run_plain(self.connection()?, "rollback").await?;
-        self.slot = None;
-        Ok(())
-    }
-}
-
-impl Drop for WriteLink {
-    fn drop(&mut self) {
-        let Some(mut slot) = self.slot.take() else { return };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            // The program ends. Closing the connection undoes the transaction.
-            *slot = None;
-            return;
-        };
-        // The slot stays taken until it is undone, so that the next writer meets a clean connection.
-        runtime.spawn(async move {
-            if let Some(connection) = slot.as_mut() {
-                // It fails when nothing was begun, or when SQLite has undone it already: both are what is wanted.
-                let _ = crate::sql::link::run_plain(connection, "rollback").await;
-            }
-        });
-    }
-}
-
 /// `pragma quick_check`: `ok`, or the first thing that is wrong.
-pub(super) async fn integrity_check(readers: &SqlitePool) -> Result<String, sqlx::Error> {
-    let mut link = Link::Sqlite(readers.begin().await?);
-    let row = link.fetch_optional(QUICK_CHECK.text, &[]).await?;
+pub(super) async fn integrity_check(readers: &SqlitePool) -> Result<String, DriverError> {
+    let Link::Sqlite(mut link) = readers.begin().await? else { return Ok(String::new()) };
+    let rows = link.run(|connection| may_take_long(|| connection.rows(QUICK_CHECK.text, &[], 1))).await?;
     link.rollback().await?;
-    Ok(row.and_then(|row| row.read("pragma_quick_check").text().ok()).unwrap_or_default())
+    let row = rows.split().next();
+    Ok(row.and_then(|row| row.text(0).ok().flatten().map(str::to_owned)).unwrap_or_default())
 }

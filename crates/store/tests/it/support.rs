@@ -142,39 +142,30 @@ impl World {
 
 /// Runs statements on a SQLite file without the store; rows by line, columns by `|`.
 pub(crate) fn sqlite_raw(file: &std::path::Path, text: &str) -> String {
-    use sqlx::{Column as _, ConnectOptions as _, Executor as _, Row as _, ValueRef as _};
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(false);
-    let text = text.to_owned();
-    std::thread::scope(|scope| {
-        let run = async move {
-            let mut connection = options.connect().await.unwrap();
-            let rows = connection.fetch_all(sqlx::AssertSqlSafe(text)).await.unwrap();
-            let lines: Vec<String> = rows
-                .iter()
-                .map(|row| {
-                    let cells: Vec<String> = row
-                        .columns()
-                        .iter()
-                        .map(|column| {
-                            let index = column.ordinal();
-                            if row.try_get_raw(index).unwrap().is_null() {
-                                return String::new();
-                            }
-                            row.try_get_unchecked::<String, _>(index).unwrap()
-                        })
-                        .collect();
-                    cells.join("|")
+    use rusqlite::fallible_iterator::FallibleIterator as _;
+    use rusqlite::types::ValueRef;
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.execute_batch("pragma foreign_keys = off").unwrap();
+    let mut batch = rusqlite::Batch::new(&connection, text);
+    let mut lines = Vec::new();
+    while let Some(mut statement) = batch.next().unwrap() {
+        let width = statement.column_count();
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().unwrap() {
+            let cells: Vec<String> = (0..width)
+                .map(|index| match row.get_ref(index).unwrap() {
+                    ValueRef::Null => String::new(),
+                    ValueRef::Integer(number) => number.to_string(),
+                    ValueRef::Real(number) => number.to_string(),
+                    ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                        String::from_utf8_lossy(bytes).into_owned()
+                    }
                 })
                 .collect();
-            lines.join("\n")
-        };
-        scope
-            .spawn(|| {
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run)
-            })
-            .join()
-            .unwrap()
-    })
+            lines.push(cells.join("|"));
+        }
+    }
+    lines.join("\n")
 }
 
 /// Declares a story that is told on both engines.
