@@ -66,6 +66,16 @@ actions! {
     KeyRotated = "key.rotated";
     /// A secret was set or removed.
     SecretSet = "secret.set";
+    /// A budget over a period was set, changed or removed.
+    BudgetSet = "budget.set";
+    /// A model call was refused, since a budget is spent. Once for a run and a budget.
+    BudgetExhausted = "budget.exhausted";
+    /// A model was called that the price table does not know. Once for a run and a model.
+    PriceUnknown = "price.unknown";
+    /// The price table was replaced, or put back to the one of the program.
+    PricesSet = "prices.set";
+    /// What a run spent in all, at its end.
+    RunSpent = "run.spent";
     /// The text of a record was erased.
     RecordErased = "record.erased";
     /// A repository was looked at for the first time.

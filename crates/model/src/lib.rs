@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod budget;
 pub mod canonical;
 pub mod conversation;
 pub mod door;
@@ -22,6 +23,7 @@ pub mod warrant;
 
 pub use agent::{Agent, AgentRole, EngineKind};
 pub use audit::{AuditAction, AuditDraft, AuditOutcome, AuditRecord};
+pub use budget::{BudgetHolder, BudgetPeriod, CalendarDay};
 pub use conversation::{AgentEvent, FileChangeKind};
 pub use door::{Clock, Entropy, FixedClock, FixedEntropy};
 pub use event::{EventDraft, EventKind};
