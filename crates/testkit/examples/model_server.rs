@@ -37,7 +37,7 @@ fn options() -> Result<Options, String> {
 
 fn line(number: usize, request: &RecordedRequest) -> String {
     let mut line = format!("{number:>4} {} {} -> {}", request.method, request.path, request.status);
-    let _ = write!(line, " {:?} {:?}, {} bytes", request.kind, request.ending, request.body_length);
+    let _ = write!(line, " {:?}, {} bytes", request.kind, request.body_length);
     if let Some(model) = &request.model {
         let _ = write!(line, ", {model}");
     }

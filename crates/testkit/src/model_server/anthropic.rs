@@ -52,6 +52,7 @@ fn usage(figures: Figures, finished: bool) -> Value {
         return json!({"input_tokens": -7, "output_tokens": "many", "cache_read_input_tokens": null,
             "cache_creation_input_tokens": 1.5, "cache_creation": []});
     };
+    let thinking = if finished { usage.reasoning } else { 0 };
     json!({
         "input_tokens": usage.input,
         "cache_creation_input_tokens": usage.cache_write + usage.cache_write_1h,
@@ -62,6 +63,7 @@ fn usage(figures: Figures, finished: bool) -> Value {
         },
         // A stream begins with the first token and ends with the sum.
         "output_tokens": if finished { usage.output } else { usage.output.min(1) },
+        "output_tokens_details": {"thinking_tokens": thinking},
         "service_tier": "standard",
     })
 }

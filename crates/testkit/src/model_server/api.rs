@@ -49,7 +49,8 @@ impl Route {
             ("GET", Some((api, name))) => Self::Models(api, name),
             ("POST", _) if path.ends_with("/messages") => Self::Generate(Api::Messages),
             ("POST", _) if path.ends_with("/messages/count_tokens") => Self::Count(Api::Messages),
-            ("POST", _) if path.ends_with("/responses") => Self::Generate(Api::Responses),
+            // A GET would go on as a WebSocket; it is told that there is none.
+            ("GET" | "POST", _) if path.ends_with("/responses") => Self::Generate(Api::Responses),
             ("POST", _) if path.ends_with("/responses/input_tokens") => Self::Count(Api::Responses),
             ("POST", _) if path.ends_with("/chat/completions") => Self::Generate(Api::Chat),
             ("POST", Some(_)) if path.ends_with(":countTokens") => Self::Count(Api::Gemini),

@@ -60,7 +60,10 @@ fn usage(figures: Figures) -> Value {
         "prompt_tokens": usage.prompt(),
         "completion_tokens": usage.output,
         "total_tokens": usage.total(),
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write + usage.cache_write_1h,
+        },
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
     })
 }

@@ -102,7 +102,7 @@ fn example_of(schema: &Value) -> Value {
     };
     match kind.unwrap_or("object").to_lowercase().as_str() {
         "array" => json!([]),
-        "integer" | "number" => json!(0),
+        "integer" | "number" => schema.get("minimum").cloned().unwrap_or_else(|| json!(1)),
         "boolean" => json!(false),
         "null" => Value::Null,
         "string" => json!(SIDE_TEXT),

@@ -141,8 +141,11 @@ impl ApiCall<'_> {
 
     async fn answer(&self, route: &Route) -> Answer {
         let Some(api) = route.api() else {
-            let (status, words) = if *route == Route::Alive { (200, "alive") } else { (404, "no such path") };
-            return Answer::whole(status, JSON, json!({ "message": words }).to_string());
+            if *route == Route::Alive {
+                self.kind(RequestKind::Alive);
+                return Answer::whole(200, JSON, json!({ "message": "alive" }).to_string());
+            }
+            return Answer::whole(404, JSON, json!({ "message": "no such path" }).to_string());
         };
         if self.record.header("upgrade").is_some() {
             return error(api, 426, "This server speaks no WebSocket.");

@@ -15,6 +15,8 @@ pub enum RequestKind {
     Count,
     /// A list of models, or one of them.
     Models,
+    /// Whether anybody is there: any `HEAD`.
+    Alive,
     /// Refused, because the key was missing or another one.
     Unauthorized,
     /// Not understood: a path that nobody serves, a body that is no JSON, a script that is wrong.

@@ -76,10 +76,13 @@ fn usage(figures: Figures) -> Value {
         return json!({"input_tokens": -7, "input_tokens_details": [], "output_tokens": "many",
             "output_tokens_details": null, "total_tokens": 1.5});
     };
-    // Here the input is all of the prompt, whatever a cache did with it; what was written to one has no name.
+    // Here the input is all of the prompt, whatever a cache did with it.
     json!({
         "input_tokens": usage.prompt(),
-        "input_tokens_details": {"cached_tokens": usage.cache_read},
+        "input_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write + usage.cache_write_1h,
+        },
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.total(),

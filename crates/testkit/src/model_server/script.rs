@@ -264,7 +264,8 @@ impl Script {
         let mut found: Option<Result<Self, String>> = None;
         for (position, _) in text.match_indices(MARK) {
             let rest = text.get(position + MARK.len()..).unwrap_or_default();
-            let value = first_value(rest).or_else(|| first_value(&unquoted(rest)?));
+            // OpenCode puts a prompt into quotes and a backslash before every quote in it, and before nothing else.
+            let value = first_value(rest).or_else(|| first_value(&rest.replace("\\\"", "\"")));
             match value {
                 Some(value) => found = Some(Self::read(value)),
                 None if found.is_none() => found = Some(Err("no JSON follows the mark".to_owned())),
@@ -277,17 +278,6 @@ impl Script {
 
 fn first_value(text: &str) -> Option<Value> {
     serde_json::Deserializer::from_str(text).into_iter::<Value>().next()?.ok()
-}
-
-/// Takes one level of JSON quoting away, for clients that put the prompt into quotes.
-fn unquoted(text: &str) -> Option<String> {
-    let mut escaped = false;
-    let end = text.find(|character| {
-        let ends = character == '"' && !escaped;
-        escaped = character == '\\' && !escaped;
-        ends
-    });
-    serde_json::from_str(&format!("\"{}\"", text.get(..end.unwrap_or(text.len()))?)).ok()
 }
 
 /// How often each trouble with `times` happened.

@@ -48,9 +48,9 @@ fn a_trouble_happens_as_often_as_it_says() {
 }
 
 #[test]
-fn a_prompt_in_quotes_is_understood() {
+fn a_prompt_in_the_quotes_of_opencode_is_understood() {
     let prompt = script_prompt("say \"hi\"", json!([{"write": {"path": "a", "content": "\"x\"\n]]\\"}}]));
-    let quoted = format!("the user asked: {} and more", json!(prompt));
+    let quoted = format!("\"{}\"", prompt.replace('"', "\\\""));
     let step = |text: &str| match next(&said(&[Event::User(text.to_owned())]), &Counters::default()) {
         Next::Step(_, step) => step,
         other => panic!("{other:?}"),
