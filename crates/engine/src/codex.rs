@@ -1,8 +1,12 @@
 //! The `codex` engine: OpenAI's `codex exec`, which asks the OpenAI Responses API.
 
 use crate::invoke::{Checked, PLACEHOLDER, toml_string, variables, words};
+use crate::session::{
+    Dialect, JsonLines, Outcome, Session, call_title, count, cut, list, output, plain_error, text, title,
+};
 use crate::{Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
-use tipstaff_model::EngineKind;
+use serde_json::{Value, json};
+use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 
 /// Codex.
 pub(crate) struct Codex;
@@ -49,15 +53,14 @@ impl Engine for Codex {
         ]);
         let config = HomeFile { path: ".codex/config.toml".to_owned(), content: config(&asked) };
         Ok(Invocation {
-            argv,
+            argv: asked.reading_prompt(argv),
             env: variables([("OPENAI_API_KEY", PLACEHOLDER)]),
-            home: vec![config],
-            stdin: Some(asked.prompt.to_owned()),
+            home: vec![asked.prompt_file(), config],
         })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
-        None
+        Some(JsonLines::boxed(Output::default()))
     }
 }
 
@@ -92,4 +95,157 @@ fn config(asked: &Checked<'_>) -> String {
         provider = toml_string(asked.provider),
         upstream = toml_string(&asked.upstream("/v1")),
     )
+}
+
+/// How it says things: `exec --json`.
+#[derive(Default)]
+struct Output {
+    /// Messages of the turn, which is what it counts.
+    turns: u64,
+}
+
+impl Dialect for Output {
+    fn events(&mut self, value: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
+        match text(value, &["type"])? {
+            "thread.started" => Some(vec![AgentEvent::Started {
+                session: text(value, &["thread_id"]).map(|id| cut(id, 256)),
+                model: None,
+                version: None,
+            }]),
+            "turn.started" => {
+                self.turns = self.turns.saturating_add(1);
+                Some(Vec::new())
+            }
+            "item.started" => began(value.get("item")?, session),
+            // Output that arrives while a command runs; the whole of it follows.
+            "item.updated" => (text(value, &["item", "type"])? == "command_execution").then(Vec::new),
+            "item.completed" => ended(value.get("item")?, session),
+            "turn.completed" => {
+                let used = AgentEvent::Usage { usage: usage(value), claimed_micro_usd: None };
+                Some(vec![used, session.finished(Outcome::Done, Some(self.turns))])
+            }
+            "turn.failed" => {
+                let why = text(value, &["error", "message"]).unwrap_or("the turn failed");
+                Some(vec![session.finished(Outcome::Failed(plain_error(why)), Some(self.turns))])
+            }
+            // While it tries again it tells of each attempt. Its end is told by `turn.failed`.
+            "error" => Some(vec![session.error(text(value, &["message"])?, false)]),
+            _ => None,
+        }
+    }
+
+    /// A call that it can't carry out is told of in its log only: `… ERROR codex_core::tools::router: error=…`.
+    fn error_line(&mut self, line: &str, session: &mut Session) -> Vec<AgentEvent> {
+        let said = line.split_once(" ERROR ").and_then(|(_, rest)| rest.split_once(": error="));
+        said.map(|(_, said)| session.error(said, false)).into_iter().collect()
+    }
+}
+
+/// Cached input is a part of its input, and reasoning a part of its output.
+fn usage(value: &Value) -> Usage {
+    let cache_read = count(value, &["usage", "cached_input_tokens"]);
+    let cache_write = count(value, &["usage", "cache_write_input_tokens"]);
+    let input = count(value, &["usage", "input_tokens"]);
+    Usage {
+        input: input.saturating_sub(cache_read).saturating_sub(cache_write),
+        cache_read,
+        cache_write,
+        cache_write_1h: 0,
+        output: count(value, &["usage", "output_tokens"]),
+        reasoning: count(value, &["usage", "reasoning_output_tokens"]),
+    }
+}
+
+fn began(item: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
+    let (id, kind) = (text(item, &["id"])?, text(item, &["type"])?);
+    let (name, title, input) = match kind {
+        "command_execution" => {
+            let command = text(item, &["command"])?;
+            (kind.to_owned(), title(unwrapped(command)), json!({ "command": command }))
+        }
+        "file_change" => {
+            let paths: Vec<&str> = changes(item).map(|(path, _)| path).take(16).collect();
+            (kind.to_owned(), title(&paths.join(" ")), json!({ "changes": item.get("changes") }))
+        }
+        "mcp_tool_call" => {
+            let name = format!("{}.{}", text(item, &["server"])?, text(item, &["tool"])?);
+            let input = item.get("arguments").cloned().unwrap_or(Value::Null);
+            (cut(&name, 256), call_title(&name, &input), input)
+        }
+        "web_search" => {
+            let query = text(item, &["query"]).unwrap_or_default();
+            (kind.to_owned(), title(query), json!({ "query": query }))
+        }
+        _ => return None,
+    };
+    session.call(id, &name, None);
+    Some(vec![AgentEvent::ToolCall { id: id.to_owned(), name, title, input }])
+}
+
+fn ended(item: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
+    let (id, kind) = (text(item, &["id"])?, text(item, &["type"])?);
+    match kind {
+        "agent_message" => {
+            let said = text(item, &["text"])?;
+            session.said(said);
+            return Some(vec![AgentEvent::Text { text: said.to_owned(), delta: false }]);
+        }
+        "reasoning" => {
+            let text = text(item, &["text"])?.to_owned();
+            return Some(vec![AgentEvent::Thinking { text, delta: false }]);
+        }
+        "error" => return Some(vec![session.error(text(item, &["message"])?, false)]),
+        _ => {}
+    }
+    let completed = text(item, &["status"]).is_none_or(|status| status == "completed");
+    let (ok, answer) = match kind {
+        "command_execution" => {
+            let code = item.get("exit_code").and_then(Value::as_i64);
+            (completed && code == Some(0), text(item, &["aggregated_output"]).unwrap_or_default().to_owned())
+        }
+        "file_change" => (completed, String::new()),
+        "mcp_tool_call" => {
+            let error = text(item, &["error", "message"]);
+            (completed && error.is_none(), error.map_or_else(|| answer(item), ToOwned::to_owned))
+        }
+        "web_search" => (true, String::new()),
+        _ => return None,
+    };
+    // Some items are told of only when they are done.
+    let mut events = Vec::new();
+    if session.answered(id, ok).is_none() {
+        events.extend(began(item, session)?);
+        session.answered(id, ok);
+    }
+    events.push(AgentEvent::ToolResult { id: id.to_owned(), ok, output: output(&answer) });
+    if kind == "file_change" && ok {
+        events.extend(
+            changes(item).map(|(path, change)| AgentEvent::FileChange { path: cut(path, 4096), change }),
+        );
+    }
+    Some(events)
+}
+
+fn changes(item: &Value) -> impl Iterator<Item = (&str, FileChangeKind)> {
+    list(item, &["changes"]).iter().filter_map(|change| {
+        let kind = match text(change, &["kind"])? {
+            "add" => FileChangeKind::Added,
+            "delete" => FileChangeKind::Deleted,
+            _ => FileChangeKind::Changed,
+        };
+        Some((text(change, &["path"])?, kind))
+    })
+}
+
+/// What a server of tools answered: its blocks of text.
+fn answer(item: &Value) -> String {
+    let blocks = list(item, &["result", "content"]).iter().filter_map(|block| text(block, &["text"]));
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+/// The command without the shell that runs it: `/bin/bash -lc '…'`.
+fn unwrapped(command: &str) -> &str {
+    let inner = command.split_once(" -lc ").filter(|(shell, _)| !shell.contains(' ')).map(|(_, inner)| inner);
+    let Some(inner) = inner else { return command };
+    inner.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(inner)
 }

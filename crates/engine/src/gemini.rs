@@ -1,9 +1,12 @@
 //! The `gemini` engine: Google's `gemini`, which asks Gemini's generateContent.
 
 use crate::invoke::{Checked, PLACEHOLDER, json_file, variables, words};
+use crate::session::{
+    Dialect, JsonLines, Outcome, Session, call_title, count, cut, output, plain_error, text,
+};
 use crate::{Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
-use serde_json::json;
-use tipstaff_model::EngineKind;
+use serde_json::{Value, json};
+use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 
 /// Gemini CLI.
 pub(crate) struct Gemini;
@@ -46,23 +49,114 @@ impl Engine for Gemini {
             "security": { "auth": { "selectedType": "gemini-api-key" } },
             "privacy": { "usageStatisticsEnabled": false },
             "telemetry": { "enabled": false },
+            "context": { "fileName": ["GEMINI.md", "AGENTS.md"] },
             "tools": { "exclude": without },
             "general": { "enableAutoUpdate": false, "enableAutoUpdateNotification": false },
         });
         let context = HomeFile { path: ".gemini/GEMINI.md".to_owned(), content: asked.instructions.clone() };
         Ok(Invocation {
-            argv,
+            argv: asked.reading_prompt(argv),
             env: variables([
                 ("GOOGLE_GEMINI_BASE_URL", &asked.upstream("")),
                 ("GEMINI_API_KEY", PLACEHOLDER),
                 ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
             ]),
-            home: vec![json_file(".gemini/settings.json", &settings), context],
-            stdin: Some(asked.prompt.to_owned()),
+            home: vec![asked.prompt_file(), json_file(".gemini/settings.json", &settings), context],
         })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
-        None
+        Some(JsonLines::boxed(Output::default()))
+    }
+}
+
+/// How it says things: `--output-format stream-json`.
+#[derive(Default)]
+struct Output {
+    /// Whether the event before this one was a piece of a text.
+    in_text: bool,
+}
+
+impl Dialect for Output {
+    fn events(&mut self, value: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
+        let goes_on = std::mem::take(&mut self.in_text);
+        match text(value, &["type"])? {
+            "init" => Some(vec![AgentEvent::Started {
+                session: text(value, &["session_id"]).map(|id| cut(id, 256)),
+                model: text(value, &["model"]).map(|model| cut(model, 256)),
+                version: None,
+            }]),
+            "message" => self.message(value, goes_on, session),
+            "tool_use" => {
+                let (id, name) = (text(value, &["tool_id"])?, text(value, &["tool_name"])?);
+                let input = value.get("parameters").cloned().unwrap_or(Value::Null);
+                let path = text(&input, &["file_path"]).filter(|_| matches!(name, "write_file" | "replace"));
+                session.call(id, name, path.map(|path| cut(path, 4096)));
+                let title = call_title(name, &input);
+                Some(vec![AgentEvent::ToolCall { id: id.to_owned(), name: name.to_owned(), title, input }])
+            }
+            "tool_result" => answer(value, session),
+            "error" => Some(vec![session.error(&plain_error(text(value, &["message"])?), false)]),
+            "result" => Some(result(value, session)),
+            _ => None,
+        }
+    }
+}
+
+impl Output {
+    fn message(&mut self, value: &Value, goes_on: bool, session: &mut Session) -> Option<Vec<AgentEvent>> {
+        let said = text(value, &["content"])?;
+        match text(value, &["role"])? {
+            // The prompt, said back.
+            "user" => Some(Vec::new()),
+            "assistant" => {
+                let is_piece = value.get("delta").and_then(Value::as_bool) == Some(true);
+                let delta = goes_on && is_piece;
+                self.in_text = is_piece;
+                if delta {
+                    session.said_on(said);
+                } else {
+                    session.said(said);
+                }
+                Some(vec![AgentEvent::Text { text: said.to_owned(), delta }])
+            }
+            _ => None,
+        }
+    }
+}
+
+fn answer(value: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
+    let id = text(value, &["tool_id"])?;
+    let ok = text(value, &["status"])? == "success";
+    let said = text(value, &["output"]).or_else(|| text(value, &["error", "message"])).unwrap_or_default();
+    let mut events = vec![AgentEvent::ToolResult { id: id.to_owned(), ok, output: output(said) }];
+    let path = session.answered(id, ok).and_then(|call| call.path).filter(|_| ok);
+    // It does not say whether the file is new.
+    events.extend(path.map(|path| AgentEvent::FileChange { path, change: FileChangeKind::Changed }));
+    Some(events)
+}
+
+fn result(value: &Value, session: &mut Session) -> Vec<AgentEvent> {
+    let outcome = if text(value, &["status"]) == Some("success") {
+        Outcome::Done
+    } else {
+        let why = text(value, &["error", "message"]).unwrap_or("its result is an error");
+        Outcome::Failed(plain_error(why))
+    };
+    vec![AgentEvent::Usage { usage: usage(value), claimed_micro_usd: None }, session.finished(outcome, None)]
+}
+
+/// Cached input is a part of `input_tokens`; thoughts are only in the total.
+fn usage(value: &Value) -> Usage {
+    let input = count(value, &["stats", "input_tokens"]);
+    let cache_read = count(value, &["stats", "cached"]);
+    let output = count(value, &["stats", "output_tokens"]);
+    let reasoning = count(value, &["stats", "total_tokens"]).saturating_sub(input).saturating_sub(output);
+    Usage {
+        input: input.saturating_sub(cache_read),
+        cache_read,
+        output: output.saturating_add(reasoning),
+        reasoning,
+        ..Usage::default()
     }
 }

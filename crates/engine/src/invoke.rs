@@ -10,12 +10,15 @@ pub(crate) const PLACEHOLDER: &str = "tipstaff-placeholder";
 /// Where the agent finds its instructions, relative to its home.
 pub(crate) const INSTRUCTIONS: &str = ".tipstaff/instructions.md";
 
+/// Where the prompt is, relative to the home.
+const PROMPT: &str = ".tipstaff/prompt.md";
+
 /// Longest name of a model or a provider, in bytes.
 const NAME: usize = 200;
 
 /// A request that was looked through: what is in here may be written into configuration.
 pub(crate) struct Checked<'a> {
-    pub(crate) prompt: &'a str,
+    prompt: &'a str,
     pub(crate) model: &'a str,
     pub(crate) provider: &'a str,
     pub(crate) instructions: String,
@@ -65,6 +68,18 @@ impl<'a> Checked<'a> {
     /// A path below the agent's home.
     pub(crate) fn at_home(&self, path: &str) -> String {
         format!("{}/{path}", self.request.home.trim_end_matches('/'))
+    }
+
+    /// The command that starts an agent with the prompt on standard input. All of them read it there.
+    pub(crate) fn reading_prompt(&self, agent: Vec<String>) -> Vec<String> {
+        let mut argv = words(["sh", "-c", "prompt=$1; shift; exec \"$@\" < \"$prompt\"", "tipstaff-agent"]);
+        argv.push(self.at_home(PROMPT));
+        argv.extend(agent);
+        argv
+    }
+
+    pub(crate) fn prompt_file(&self) -> HomeFile {
+        HomeFile { path: PROMPT.to_owned(), content: self.prompt.to_owned() }
     }
 
     pub(crate) fn instructions_file(&self) -> HomeFile {

@@ -8,6 +8,7 @@ mod gemini;
 mod invoke;
 mod opencode;
 mod program;
+mod session;
 
 pub use program::Program;
 
@@ -46,15 +47,13 @@ pub struct HomeFile {
 /// The command line of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Invocation {
-    /// Program and arguments, as they run inside the sandbox.
+    /// Program and arguments, as they run inside the sandbox. An agent's prompt is not among them but in a file that it
+    /// reads on standard input: there it can't be taken for an option, and one argument holds 128 KiB at most.
     pub argv: Vec<String>,
     /// Variables besides the sandbox's own; never a credential.
     pub env: Vec<(String, String)>,
     /// Files of its home folder, made for this run.
     pub home: Vec<HomeFile>,
-    /// What it reads on standard input, which ends after it; without it, standard input is empty. A prompt goes this
-    /// way and never through `argv`: there it could be taken for an option, and one argument holds 128 KiB at most.
-    pub stdin: Option<String>,
 }
 
 /// How the process of a run ended, as the sandbox saw it.

@@ -1,0 +1,7 @@
+//! Tests of the engines from outside: what they make of a request, and of what real agents printed.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
+
+mod hostile;
+mod invocation;
+mod transcripts;
