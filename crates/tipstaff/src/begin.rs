@@ -6,13 +6,14 @@ use crate::exit::Problem;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
-use tipstaff_broker::{Mirror, PlainHttp, Source};
+use tipstaff_broker::{GatewayConfig, Mirror, PlainHttp, Source};
 use tipstaff_model::warrant::{HostPattern, IssueRequest, RepositoryGrant};
 use tipstaff_model::{
     AuditAction, AuditDraft, ControlPlane, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
 };
 use tipstaff_runner::{Cancel, Job, RunLock};
 use tipstaff_seal::SignedWarrant;
+use tipstaff_seal::redact::Redactor;
 use tipstaff_store::{KeyPurpose, Lease, OrgTx, RunDraft};
 
 /// Text of a source that survives JSON: `%` and bytes that are not UTF-8 are written as `%XX`.
@@ -90,12 +91,19 @@ pub(crate) fn warrant_of(
         budget: Some(MicroUsd::from_micro(task.budget_micro_usd)),
         wall_ms: Some(task.timeout_ms),
         egress,
-        models: Vec::new(),
+        models: crate::models::grants(task)?,
         submodules: task.submodules,
         lfs: task.lfs,
         now_ms: context.clock.wall_ms(),
     };
     Warrant::issue(request).map_err(|error| Problem::usage("warrant-impossible", error.to_string()))
+}
+
+/// The models of a warrant, for the log.
+fn models(warrant: &Warrant) -> String {
+    let names: Vec<String> =
+        warrant.models.iter().map(|grant| format!("{}/{}", grant.provider, grant.model)).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
 }
 
 /// A run that has begun: what the runner needs, and the control plane that it speaks to.
@@ -113,6 +121,7 @@ pub(crate) async fn begin(
     task: TaskSpec,
     mirror: Mirror,
     cancel: Cancel,
+    (gateway, redactor): (Option<GatewayConfig>, Redactor),
 ) -> anyhow::Result<Begun> {
     let run = lease.run();
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
@@ -150,6 +159,7 @@ pub(crate) async fn begin(
             .with("base", &task.base_commit)
             .with("branch", warrant.push_ref().map_or_else(|| "none".to_owned(), ToString::to_string))
             .with("budget_micro_usd", warrant.budget.micro())
+            .with("models", models(&warrant))
             .with("expires_at", warrant.expires_at),
         );
         tx.commit().await?;
@@ -167,7 +177,7 @@ pub(crate) async fn begin(
     let control = LocalControlPlane::new(context.store.clone(), lease, Arc::clone(&context.clock));
     Ok(Begun {
         run,
-        job: Job { task, warrant: signed, key, lock, mirror, base_branch, cancel },
+        job: Job { task, warrant: signed, key, lock, mirror, base_branch, cancel, gateway, redactor },
         control: Arc::new(control),
     })
 }

@@ -106,7 +106,8 @@ Examples:
   tipstaff run -- make test
   tipstaff run --repo ~/code/site --timeout 10m -- npm run build
   tipstaff run --role reviewer -- cargo test
-  tipstaff run --agent fixer \"make the flaky test reliable\"
+  tipstaff run --agent claude-builder \"make the flaky test reliable\"
+  tipstaff run --engine codex --budget 2 \"fix the typo in the README\"
   tipstaff run --dry-run -- true")]
 pub(crate) struct RunArgs {
     /// The repository: a path, or a URL (https, or http on loopback)
@@ -122,6 +123,9 @@ pub(crate) struct RunArgs {
     /// [default: the agent's, else builder]
     #[arg(long, value_name = "ROLE", value_parser = parse_role)]
     pub(crate) role: Option<AgentRole>,
+    /// The model to ask, as MODEL or PROVIDER/MODEL [default: the agent's, else the engine's]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
     /// What to base on: a branch, tag or commit [default: HEAD]
     #[arg(long, value_name = "REF")]
     pub(crate) base: Option<String>,
@@ -161,7 +165,32 @@ pub(crate) enum RunsCommand {
         state: Option<tipstaff_model::RunState>,
     },
     /// One run: state, warrant, refusals, result
-    Show(RunChoice),
+    Show {
+        #[command(flatten)]
+        run: RunChoice,
+        /// Everything that was said and done, from the first event to the last
+        #[arg(long)]
+        transcript: bool,
+    },
+    /// Watch the session of a run again
+    Replay {
+        #[command(flatten)]
+        run: RunChoice,
+        /// How many times as fast as it was; 0 for without pauses. Pauses are cut to 3 s
+        #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed)]
+        speed: f64,
+    },
+    /// The session of a run as a file
+    Export {
+        #[command(flatten)]
+        run: RunChoice,
+        /// In which form: jsonl, markdown
+        #[arg(long, value_name = "FORM", default_value = "jsonl")]
+        format: ExportFormat,
+        /// Into this file [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// The change of a run against its base
     Diff {
         #[command(flatten)]
@@ -196,6 +225,22 @@ pub(crate) enum RunsCommand {
         #[arg(long, short)]
         follow: bool,
     },
+}
+
+/// The form of an exported session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// One JSON object for each event.
+    Jsonl,
+    /// A page for people.
+    Markdown,
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|speed| (0.0..=1000.0).contains(speed))
+        .ok_or_else(|| "write a number from 0 to 1000".to_owned())
 }
 
 /// Which run.
@@ -407,7 +452,7 @@ fn parse_host(text: &str) -> Result<tipstaff_model::warrant::HostPattern, String
 }
 
 /// Reads a duration such as `90s`, `10m`, `1h30m`; a bare number is seconds. In milliseconds, one second to one day.
-fn parse_duration_ms(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, String> {
     let error = || format!("'{}' is not a time from 1s to 24h; write 90s, 10m or 1h30m", text.escape_debug());
     let mut total: u64 = 0;
     let mut number = String::new();

@@ -1,13 +1,14 @@
 //! What every command stands on: the state folder, the open store, the person, the sandbox, our git.
 
+use crate::config::Config;
 use crate::env::Environment;
 use crate::exit::Problem;
 use crate::output::Output;
 use anyhow::Context as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tipstaff_broker::{Git, Mirrors};
+use std::sync::{Arc, OnceLock};
+use tipstaff_broker::{GatewayClient, Git, Mirrors};
 use tipstaff_model::{AuditAction, AuditDraft, Clock, Entropy, RunId};
 use tipstaff_runner::{Layout, Runner, RunnerConfig, leftovers, remove_leftover};
 use tipstaff_sandbox::{Discovery, Sandbox, SandboxConfig, SandboxError, discover_toolchains};
@@ -18,12 +19,14 @@ use tokio::task::JoinHandle;
 /// The open house.
 pub(crate) struct Context {
     pub(crate) env: Environment,
+    pub(crate) config: Config,
     pub(crate) output: Output,
     pub(crate) layout: Layout,
     pub(crate) store: Store,
     pub(crate) principal: Principal,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    gateway_client: OnceLock<GatewayClient>,
 }
 
 /// The state folder.
@@ -132,10 +135,11 @@ impl Context {
     /// Opens everything, and cleans up after processes that died.
     pub(crate) async fn open(env: Environment, output: Output) -> anyhow::Result<Self> {
         let layout = layout(&env)?;
+        let config = Config::read(layout.home())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let key = key_source(&env, &layout).load(entropy.as_ref())?;
-        let config = match &env.database_url {
+        let database = match &env.database_url {
             Some(url) => {
                 let config = StoreConfig::from_url(url)?;
                 match &env.database_owner_url {
@@ -145,14 +149,24 @@ impl Context {
             }
             None => StoreConfig::sqlite(layout.database()),
         };
-        let store = Store::open(config, key, Arc::clone(&clock), Arc::clone(&entropy)).await?;
+        let store = Store::open(database, key, Arc::clone(&clock), Arc::clone(&entropy)).await?;
         let person = LocalPrincipal {
             installation: installation(&layout, entropy.as_ref())?,
             uid: own_uid()?,
             name: env.user.clone().unwrap_or_else(|| "person".to_owned()),
         };
         let principal = store.authenticate_local(&person).await?;
-        let context = Self { env, output, layout, store, principal, clock, entropy };
+        let context = Self {
+            env,
+            config,
+            output,
+            layout,
+            store,
+            principal,
+            clock,
+            entropy,
+            gateway_client: OnceLock::new(),
+        };
         context.recover().await?;
         Ok(context)
     }
@@ -162,6 +176,15 @@ impl Context {
         &self.principal.scope
     }
 
+    /// The one client for models' providers of this process, made when it is first needed.
+    pub(crate) fn gateway_client(&self) -> anyhow::Result<&GatewayClient> {
+        if self.gateway_client.get().is_none() {
+            // Of two threads that make one, the first is kept.
+            let _kept = self.gateway_client.set(GatewayClient::new()?);
+        }
+        self.gateway_client.get().context("the client for models is missing")
+    }
+
     /// The runner of this machine: it needs a sandbox that holds. `meanwhile` is done while the sandbox is tried.
     pub(crate) async fn runner_while<T>(
         &self,
@@ -169,6 +192,7 @@ impl Context {
         trying: Trying,
         meanwhile: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<(Arc<Runner>, T)> {
+        let stall = self.config.stall(self.env.stall_warning.as_deref(), self.env.stall_stop.as_deref())?;
         let done = meanwhile.await;
         // No sandbox is the first thing to know.
         let (sandbox, found) = trying.task.await?;
@@ -181,6 +205,7 @@ impl Context {
             clock: Arc::clone(&self.clock),
             bounds: Default::default(),
             allow_private_addresses: Vec::new(),
+            stall,
         });
         Ok((Arc::new(runner), done?))
     }

@@ -1,5 +1,6 @@
 //! The one door to the environment. Everything that the binary reads from it is read here, once.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -24,6 +25,15 @@ pub(crate) struct Environment {
     pub(crate) no_color: bool,
     /// `USER` or `LOGNAME`.
     pub(crate) user: Option<String>,
+    /// Where public providers are asked instead: `TIPSTAFF_ANTHROPIC_UPSTREAM`, `TIPSTAFF_OPENAI_UPSTREAM`,
+    /// `TIPSTAFF_GEMINI_UPSTREAM`, by provider.
+    pub(crate) upstreams: BTreeMap<&'static str, String>,
+    /// `ANTHROPIC_API_KEY`, `OPENAI_API_KEY`, `GEMINI_API_KEY`, by provider. Not printable.
+    pub(crate) model_keys: BTreeMap<&'static str, tipstaff_seal::Secret<String>>,
+    /// `TIPSTAFF_STALL_WARNING`.
+    pub(crate) stall_warning: Option<String>,
+    /// `TIPSTAFF_STALL_STOP`.
+    pub(crate) stall_stop: Option<String>,
     /// `TIPSTAFF_BWRAP`: bubblewrap, where it is not `/usr/bin/bwrap`.
     pub(crate) bwrap: Option<PathBuf>,
 }
@@ -38,7 +48,25 @@ impl Environment {
             .map(PathBuf::from)
             .or_else(|| set("XDG_DATA_HOME").map(|base| PathBuf::from(base).join("tipstaff")))
             .or_else(|| user_home.as_ref().map(|home| home.join(".local/share/tipstaff")));
+        let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
+        let upstreams = [
+            ("anthropic", "TIPSTAFF_ANTHROPIC_UPSTREAM"),
+            ("openai", "TIPSTAFF_OPENAI_UPSTREAM"),
+            ("gemini", "TIPSTAFF_GEMINI_UPSTREAM"),
+        ];
+        let keys =
+            [("anthropic", "ANTHROPIC_API_KEY"), ("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")];
         Self {
+            upstreams: upstreams
+                .into_iter()
+                .filter_map(|(provider, name)| Some((provider, text(name)?)))
+                .collect(),
+            model_keys: keys
+                .into_iter()
+                .filter_map(|(provider, name)| Some((provider, tipstaff_seal::Secret::new(text(name)?))))
+                .collect(),
+            stall_warning: text("TIPSTAFF_STALL_WARNING"),
+            stall_stop: text("TIPSTAFF_STALL_STOP"),
             home,
             user_home,
             database_url: set("TIPSTAFF_DATABASE_URL").and_then(|value| value.into_string().ok()),

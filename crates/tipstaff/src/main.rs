@@ -3,11 +3,14 @@
 mod begin;
 mod cli;
 mod commands;
+mod config;
 mod context;
 mod control;
 mod env;
 mod exit;
+mod models;
 mod output;
+mod transcript;
 mod watch;
 
 use clap::{CommandFactory, Parser};

@@ -13,7 +13,7 @@ pub(crate) struct Output {
 }
 
 /// A colour of the terminal.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     /// Good news.
     Good,

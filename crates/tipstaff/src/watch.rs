@@ -1,48 +1,83 @@
 //! Watching a run from a terminal or a log.
 
 use crate::output::{Output, Tone};
+use crate::transcript::{Piece, of_agent, of_verification};
 use std::sync::Mutex;
-use tipstaff_model::RunState;
+use tipstaff_model::{MicroUsd, RunState};
 use tipstaff_runner::{Notice, Observer, Stream};
 
-/// Writes news as it comes: the command's output as it is, ours on standard error.
+/// Writes news as it comes: what the command or the agent says as it is, ours on standard error.
 pub(crate) struct Live {
     output: Output,
     // Whether our next line must begin on a new one.
     midline: Mutex<bool>,
+    // The share of the budget that was said last, in tenths.
+    tenths: Mutex<Option<u64>>,
 }
 
 impl Live {
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, midline: Mutex::new(false) }
+        Self { output, midline: Mutex::new(false), tenths: Mutex::new(None) }
     }
 
-    fn say(&self, text: &str) {
+    /// Begins a new line where the last one is open.
+    pub(crate) fn end(&self) {
         if let Ok(mut midline) = self.midline.lock() {
             if *midline {
                 self.output.err("\n");
             }
             *midline = false;
         }
+    }
+
+    fn say(&self, text: &str) {
+        self.end();
         self.output.note(text);
+    }
+
+    fn flow(&self, stream: Stream, text: &str) {
+        let text = if self.output.colours() { text.to_owned() } else { plain(text) };
+        if let Ok(mut midline) = self.midline.lock() {
+            *midline = !text.ends_with('\n');
+        }
+        // With --json, standard output holds objects and nothing else.
+        if stream == Stream::Stdout && !self.output.json {
+            self.output.raw(&text);
+        } else {
+            self.output.err(&text);
+        }
+    }
+
+    /// Writes a piece of a session.
+    pub(crate) fn piece(&self, piece: Piece) {
+        match piece {
+            Piece::Flow(text) => self.flow(Stream::Stdout, &text),
+            Piece::Aside(text) => self.flow(Stream::Stderr, &self.output.tone_err(Tone::Dim, &text)),
+            Piece::Line(tone, text) => self.say(&self.output.tone_err(tone, &text)),
+            Piece::Nothing => {}
+        }
+    }
+
+    /// Says what was spent, each tenth of the budget once.
+    fn spent(&self, spent: MicroUsd, budget: MicroUsd) {
+        let tenths = spent.micro().saturating_mul(10) / budget.micro().max(1);
+        let news = self.tenths.lock().is_ok_and(|mut said| said.replace(tenths) != Some(tenths));
+        if news {
+            self.say(&self.output.tone_err(Tone::Dim, &format!("cost so far {spent} of {budget}")));
+        }
     }
 }
 
 impl Observer for Live {
     fn notice(&self, notice: Notice) {
         match notice {
-            Notice::Output(stream, text) => {
-                let text = if self.output.colours() { text } else { plain(&text) };
-                if let Ok(mut midline) = self.midline.lock() {
-                    *midline = !text.ends_with('\n');
-                }
-                // With --json, standard output holds the one object and nothing else.
-                if stream == Stream::Stdout && !self.output.json {
-                    self.output.raw(&text);
-                } else {
-                    self.output.err(&text);
-                }
+            Notice::Output(stream, text) => self.flow(stream, &text),
+            Notice::Agent(event) => self.piece(of_agent(&event)),
+            Notice::Verify { step, command, code } => {
+                let step = u64::try_from(step).unwrap_or(0);
+                self.piece(of_verification(step, &command, code.map(i64::from)));
             }
+            Notice::Spent { spent, budget } => self.spent(spent, budget),
             // The end is told with its reason and its change.
             Notice::State(state) if state.is_final() && !self.output.json => {}
             Notice::State(state) => {

@@ -21,14 +21,19 @@ pub(crate) fn unknown(name: &str) -> anyhow::Error {
     )
 }
 
+/// The agent of this name: the org's own, else the one that is built in.
+pub(crate) async fn find(context: &Context, name: &str) -> anyhow::Result<Agent> {
+    let mut read = context.store.read(context.scope()).await?;
+    let own = read.agent_get(name).await?;
+    own.or_else(|| built_in(name)).ok_or_else(|| unknown(name))
+}
+
 /// Carries out `tipstaff agents …`.
 pub(crate) async fn agents(command: AgentsCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
         AgentsCommand::List => list(&context).await,
         AgentsCommand::Show { name } => {
-            let mut read = context.store.read(context.scope()).await?;
-            let agent = read.agent_get(&name).await?.ok_or_else(|| unknown(&name))?;
-            show(&context, &agent);
+            show(&context, &find(&context, &name).await?);
             Ok(ExitCode::SUCCESS)
         }
         AgentsCommand::Set { name, role, engine, model, instructions, cmd } => {
@@ -40,7 +45,7 @@ pub(crate) async fn agents(command: AgentsCommand, context: Context) -> anyhow::
                 return Err(Problem::usage("agent-name", text));
             }
             let mut tx = context.store.begin(context.scope()).await?;
-            let known = tx.agent_get(&name).await?;
+            let known = tx.agent_get(&name).await?.or_else(|| built_in(&name));
             let command = if cmd.is_empty() {
                 known.as_ref().map(|agent| agent.command.clone()).unwrap_or_default()
             } else {
@@ -84,30 +89,38 @@ pub(crate) async fn agents(command: AgentsCommand, context: Context) -> anyhow::
 
 async fn list(context: &Context) -> anyhow::Result<ExitCode> {
     let mut read = context.store.read(context.scope()).await?;
-    let agents = read.agent_list().await?;
+    let mut agents = read.agent_list().await?;
+    let own = agents.len();
+    agents.extend(
+        all_built_in().filter(|agent| agents.iter().all(|own| own.name != agent.name)).collect::<Vec<_>>(),
+    );
     if context.output.json {
         for agent in &agents {
             context.output.object(agent);
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if agents.is_empty() {
-        context.output.note("no agents yet; make one: tipstaff agents set NAME --role ROLE -- CMD");
-    } else {
-        let rows: Vec<Vec<String>> = agents
-            .iter()
-            .map(|agent| {
-                vec![
-                    agent.name.clone(),
-                    agent.role.to_string(),
-                    agent.engine.to_string(),
-                    agent.command.join(" "),
-                ]
-            })
-            .collect();
-        context.output.table(&["NAME", "ROLE", "ENGINE", "COMMAND"], &rows);
-    }
+    let rows: Vec<Vec<String>> = agents
+        .iter()
+        .enumerate()
+        .map(|(index, agent)| {
+            vec![
+                agent.name.clone(),
+                agent.role.to_string(),
+                agent.engine.to_string(),
+                model_of(agent),
+                if index < own { agent.command.join(" ") } else { "built in".to_owned() },
+            ]
+        })
+        .collect();
+    context.output.table(&["NAME", "ROLE", "ENGINE", "MODEL", "COMMAND"], &rows);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The model that an agent asks.
+fn model_of(agent: &Agent) -> String {
+    let usual = engine(agent.engine).models().map(|models| format!("{}/{}", models.provider, models.default));
+    agent.model.clone().or(usual).unwrap_or_else(|| "-".to_owned())
 }
 
 fn show(context: &Context, agent: &Agent) {
@@ -131,7 +144,7 @@ fn show(context: &Context, agent: &Agent) {
         ("name", agent.name.clone()),
         ("role", agent.role.to_string()),
         ("engine", format!("{}: {}", agent.engine, engine(agent.engine).summary())),
-        ("model", agent.model.clone().unwrap_or_else(|| "-".to_owned())),
+        ("model", model_of(agent)),
         ("command", agent.command.join(" ")),
         ("instructions", agent.instructions.clone()),
         (
@@ -146,4 +159,13 @@ fn show(context: &Context, agent: &Agent) {
     for (name, value) in rows {
         output.line(&format!("{name:<13} {}", crate::watch::plain(&value)));
     }
+}
+
+/// The agents that every org has until it makes its own of the same name.
+fn all_built_in() -> impl Iterator<Item = Agent> {
+    std::iter::empty()
+}
+
+fn built_in(name: &str) -> Option<Agent> {
+    all_built_in().find(|agent| agent.name == name)
 }

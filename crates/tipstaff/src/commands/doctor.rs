@@ -9,6 +9,7 @@ use serde_json::json;
 use std::process::ExitCode;
 use tipstaff_broker::Git;
 use tipstaff_engine::REGISTRY;
+use tipstaff_runner::find_program;
 use tipstaff_sandbox::{LayerState, Sandbox, free_bytes};
 
 /// Free disk below which a person should know, in bytes.
@@ -96,8 +97,13 @@ pub(crate) async fn doctor(env: Environment, output: Output) -> anyhow::Result<E
             skipped.reason.clone(),
         ));
     }
-    let engines: Vec<&str> = REGISTRY.iter().map(|engine| engine.kind().as_str()).collect();
-    checks.push(Check::good("engines", engines.join(", ")));
+    for engine in REGISTRY {
+        let Some(program) = engine.program() else { continue };
+        checks.push(match find_program(program.name, &found.grants) {
+            Some(path) => Check::good("engine", format!("{}: {}", engine.kind(), path.display())),
+            None => Check::warn("engine", format!("{} is not installed", engine.kind()), program.install),
+        });
+    }
     let missing = checks.iter().any(|check| check.state == "missing");
     if output.json {
         output.object(&json!({ "ok": !missing, "checks": checks }));

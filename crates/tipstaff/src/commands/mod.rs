@@ -9,5 +9,6 @@ pub(crate) mod keys;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod sandbox;
+pub(crate) mod sessions;
 pub(crate) mod warrants;
 pub(crate) mod worker;

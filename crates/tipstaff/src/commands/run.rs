@@ -12,8 +12,8 @@ use std::sync::Arc;
 use tipstaff_broker::{Dirty, Git, Mirror, Source};
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::{
-    AgentRole, AuditAction, AuditDraft, EngineKind, ExitReason, RunId, RunState, RunSummary, TaskId,
-    TaskSpec, Warrant,
+    AgentRole, AuditAction, AuditDraft, EngineKind, ExitReason, MicroUsd, RunId, RunState, RunSummary,
+    TaskId, TaskSpec, Warrant,
 };
 use tipstaff_runner::{Cancel, Runner, SandboxRules, compile_spec, engine_request};
 use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
@@ -34,6 +34,9 @@ pub(crate) async fn run(
     if arguments.dry_run {
         return dry_run(&context, &runner, &task);
     }
+    // What can be known before anything is accepted is said now: no program, no key.
+    runner.program(task.engine).await?;
+    let gateway = crate::models::gateway(&context, &task).await?;
     let (kind, text) = match &source {
         Source::Local(_) => (RepositoryKind::Local, source_text(&source)),
         Source::Remote(_) => (RepositoryKind::Url, source_text(&source)),
@@ -74,7 +77,7 @@ pub(crate) async fn run(
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
     listen_for_signals(&context, &cancel);
-    let begun = begin(&context, tx, lease, task, mirror, cancel).await?;
+    let begun = begin(&context, tx, lease, task, mirror, cancel, gateway).await?;
     let warrant = begun.job.warrant.warrant.clone();
     announce(&context, &warrant, begun.run);
     let live = Arc::new(Live::new(context.output));
@@ -124,9 +127,9 @@ async fn prepare(
         agent: arguments.agent.clone(),
         argv: chosen.command,
         prompt: arguments.prompt.clone(),
-        model: None,
-        provider: None,
-        instructions: String::new(),
+        model: chosen.model,
+        provider: chosen.provider,
+        instructions: chosen.instructions,
         budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
         timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
         allow_hosts: arguments.allow_host.iter().map(ToString::to_string).collect(),
@@ -140,15 +143,15 @@ struct Chosen {
     role: AgentRole,
     engine: EngineKind,
     command: Vec<String>,
+    model: Option<String>,
+    provider: Option<String>,
+    instructions: String,
 }
 
 async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen> {
     let agent = match &arguments.agent {
         None => None,
-        Some(name) => {
-            let mut read = context.store.read(context.scope()).await?;
-            Some(read.agent_get(name).await?.ok_or_else(|| crate::commands::agents::unknown(name))?)
-        }
+        Some(name) => Some(crate::commands::agents::find(context, name).await?),
     };
     let engine_kind =
         arguments.engine.or(agent.as_ref().map(|agent| agent.engine)).unwrap_or(EngineKind::Command);
@@ -157,27 +160,42 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
         Some(agent) if arguments.cmd.is_empty() => agent.command.clone(),
         _ => arguments.cmd.clone(),
     };
-    if command.is_empty() && arguments.agent.is_none() {
+    if command.is_empty() && arguments.agent.is_none() && arguments.engine.is_none() {
         return Err(Problem::usage(
             "agent-missing",
             "a prompt needs an agent: choose one with --agent NAME (see `tipstaff agents list`), or give a command after --",
         ));
     }
+    let given = arguments.model.clone().or_else(|| agent.as_ref().and_then(|agent| agent.model.clone()));
+    let (provider, model) = match given {
+        Some(given) => {
+            let (provider, model) = crate::models::split(&given);
+            (provider, Some(model))
+        }
+        None => (None, None),
+    };
+    if model.is_some() && provider.is_none() && engine(engine_kind).models().is_none() {
+        return Err(Problem::usage(
+            "model-provider",
+            format!("the engine {engine_kind} has no provider of its own: write --model PROVIDER/MODEL"),
+        ));
+    }
+    let instructions = agent.map(|agent| agent.instructions).unwrap_or_default();
     // What makes no command line is refused before anything is accepted.
     let request = EngineRequest {
         command: &command,
         prompt: arguments.prompt.as_deref(),
-        model: None,
-        provider: None,
-        instructions: "",
+        model: model.as_deref(),
+        provider: provider.as_deref(),
+        instructions: &instructions,
         broker: tipstaff_runner::BROKER_URL,
         home: tipstaff_sandbox::INSIDE_HOME,
-        may_write: true,
+        may_write: role.template().kind.may_write(),
     };
     engine(engine_kind)
         .invocation(&request)
         .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
-    Ok(Chosen { role, engine: engine_kind, command })
+    Ok(Chosen { role, engine: engine_kind, command, model, provider, instructions })
 }
 
 /// The first Ctrl-C or SIGTERM ends the run and keeps its work; the second one ends this program at once.
@@ -219,8 +237,16 @@ fn announce(context: &Context, warrant: &Warrant, run: RunId) {
         output.tone_err(Tone::Bold, &run.short()),
         warrant.role
     ));
+    let models = match warrant.models.as_slice() {
+        [] => String::new(),
+        some => {
+            let names: Vec<String> =
+                some.iter().map(|grant| format!("{}/{}", grant.provider, grant.model)).collect();
+            format!(", models {}", names.join(" "))
+        }
+    };
     output.note(&format!(
-        "warrant {}: {}, {hosts}, budget {}, {}",
+        "warrant {}: {}, {hosts}{models}, budget {}, {}",
         warrant.id.short(),
         warrant.kind,
         warrant.budget,
@@ -241,7 +267,7 @@ pub(crate) fn tell(context: &Context, summary: &RunSummary) {
     let reason = summary.exit_reason.filter(|reason| *reason != ExitReason::Completed);
     let tone = if summary.state == RunState::Done { Tone::Good } else { Tone::Bad };
     output.note(&format!(
-        "{}{} after {}: {} file{} changed, +{} -{}{}",
+        "{}{} after {}: {} file{} changed, +{} -{}{}{}",
         output.tone_err(tone, summary.state.as_str()),
         reason.map(|reason| format!(" ({reason})")).unwrap_or_default(),
         span(summary.duration_ms),
@@ -252,6 +278,10 @@ pub(crate) fn tell(context: &Context, summary: &RunSummary) {
         match summary.refusals.len() {
             0 => String::new(),
             count => format!(", {count} refused"),
+        },
+        match summary.tokens {
+            0 => String::new(),
+            tokens => format!(", {} for {tokens} tokens", MicroUsd::from_micro(summary.cost_micro_usd)),
         }
     ));
     if let Some(branch) = &summary.branch {
@@ -276,6 +306,7 @@ fn dry_run(context: &Context, runner: &Runner, task: &TaskSpec) -> anyhow::Resul
         env: invocation.env,
         argv: invocation.argv.into_iter().map(Into::into).collect(),
         stdio: StdioPolicy::PIPED_OUTPUT,
+        agent: engine(task.engine).program().is_some(),
     };
     let plan = runner.sandbox().plan(&compile_spec(&warrant, rules))?;
     let list = |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };

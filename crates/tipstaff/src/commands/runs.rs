@@ -2,16 +2,18 @@
 
 use crate::begin::source_from;
 use crate::cli::{RunChoice, RunsCommand};
+use crate::commands::sessions;
 use crate::context::{Context, git};
 use crate::exit::Problem;
 use crate::output::{Tone, span, time};
-use crate::watch::plain;
+use crate::transcript::of_event;
+use crate::watch::{Live, plain};
 use anyhow::Context as _;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tipstaff_broker::{Color, Quarantine, Source};
-use tipstaff_model::{AuditAction, AuditDraft, EventKind, RefName, RunState, TaskId, TaskSpec};
+use tipstaff_model::{AuditAction, AuditDraft, RefName, RunState, TaskId, TaskSpec};
 use tipstaff_runner::{Applied, Applier, ApplyError};
 use tipstaff_seal::scrub::{Colours, scrub_terminal};
 use tipstaff_store::{Event, Run, RunDecision, RunFound, Task, TaskCancel, TaskFilter, Topic};
@@ -25,7 +27,17 @@ const SEARCHED: u32 = 10_000;
 pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
         RunsCommand::List { limit, state } => list(&context, limit, state).await,
-        RunsCommand::Show(choice) => show(&context, &choice).await,
+        RunsCommand::Show { run, transcript: true } => {
+            sessions::transcript(&context, &find(&context, &run).await?.0).await
+        }
+        RunsCommand::Show { run, transcript: false } => show(&context, &run).await,
+        RunsCommand::Replay { run, speed } => {
+            sessions::replay(&context, &find(&context, &run).await?.0, speed).await
+        }
+        RunsCommand::Export { run, format, output } => {
+            let (run, task) = find(&context, &run).await?;
+            sessions::export(&context, (&run, &task), format, output.as_deref()).await
+        }
         RunsCommand::Diff { run, stat } => diff(&context, &run, stat).await,
         RunsCommand::Apply { run, repo, no_ff: _, branch } => apply(&context, &run, repo, branch).await,
         RunsCommand::Discard(choice) => discard(&context, &choice).await,
@@ -544,6 +556,7 @@ async fn queued_task(context: &Context, choice: &RunChoice) -> anyhow::Result<Op
 async fn logs(context: &Context, choice: &RunChoice, follow: bool) -> anyhow::Result<ExitCode> {
     let (run, _) = find(context, choice).await?;
     let mut news = context.store.subscribe(Topic::Run);
+    let live = Live::new(context.output);
     let mut after = 0;
     loop {
         let mut read = context.store.read(context.scope()).await?;
@@ -553,7 +566,7 @@ async fn logs(context: &Context, choice: &RunChoice, follow: bool) -> anyhow::Re
             let Some(last) = page.last() else { break };
             after = last.seq;
             for event in &page {
-                write_event(context, event);
+                write_event(context, &live, event);
             }
         }
         drop(read);
@@ -564,31 +577,12 @@ async fn logs(context: &Context, choice: &RunChoice, follow: bool) -> anyhow::Re
     }
 }
 
-fn write_event(context: &Context, event: &Event) {
-    let output = &context.output;
-    if output.json {
-        output.object(&json!({ "seq": event.seq, "at": event.at, "kind": event.kind, "body": event.body }));
+fn write_event(context: &Context, live: &Live, event: &Event) {
+    if context.output.json {
+        context
+            .output
+            .object(&json!({ "seq": event.seq, "at": event.at, "kind": event.kind, "body": event.body }));
         return;
     }
-    let field =
-        |name: &str| event.body.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-    match event.kind {
-        EventKind::Stdout | EventKind::Agent => {
-            let text = field("text");
-            output.raw(&if output.colours() { text } else { plain(&text) });
-        }
-        EventKind::Stderr => {
-            let text = field("text");
-            output.err(&if output.colours() { text } else { plain(&text) });
-        }
-        EventKind::State => output.note(&format!("{} {}", time(event.at), field("state"))),
-        EventKind::Refusal => output.note(&format!(
-            "refused {} ({}): {}",
-            plain(&field("wanted")),
-            field("rule"),
-            plain(&field("why"))
-        )),
-        EventKind::Notice => output.note(&plain(&field("text"))),
-        EventKind::Push | EventKind::Files => output.note(&plain(&event.body.to_string())),
-    }
+    live.piece(of_event(event));
 }

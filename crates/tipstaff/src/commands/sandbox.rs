@@ -144,6 +144,7 @@ pub(crate) async fn bare_runner(env: &Environment) -> anyhow::Result<Runner> {
         clock: Arc::new(SystemClock),
         bounds: Default::default(),
         allow_private_addresses: Vec::new(),
+        stall: Default::default(),
     }))
 }
 
@@ -188,6 +189,7 @@ async fn exec(
             env: Vec::new(),
             argv: cmd,
             stdio: StdioPolicy::INHERITED,
+            agent: false,
         },
     );
     let limit = Duration::from_millis(warrant.limits.wall_ms);
@@ -195,7 +197,7 @@ async fn exec(
     let live = Arc::new(LiveWarrant::new(warrant, Arc::new(SystemClock)));
     let control: Arc<dyn ControlPlane> = Arc::new(Terminal(output));
     let broker = match running.listener.take() {
-        Some(listener) => Some(runner.serve(listener, Vec::new(), &live, &control)?),
+        Some(listener) => Some(runner.serve(listener, Vec::new(), &live, &control, None)?),
         None => None,
     };
     let ended = tokio::select! {

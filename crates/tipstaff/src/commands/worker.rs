@@ -24,7 +24,11 @@ struct Quiet {
 impl Observer for Quiet {
     fn notice(&self, notice: Notice) {
         let text = match notice {
-            Notice::Output(..) => return,
+            Notice::Output(..) | Notice::Agent(_) | Notice::Spent { .. } => return,
+            Notice::Verify { code: None, .. } => return,
+            Notice::Verify { step, command, code: Some(code) } => {
+                format!("verify {step} ended with {code}: {command}")
+            }
             Notice::State(state) => state.to_string(),
             Notice::Refused(refusal) => format!("refused {} ({})", refusal.wanted, refusal.rule),
             Notice::Remark(text) => text,
@@ -108,11 +112,12 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
         let source = source_from(&task.source)?;
         let mirror = runner.mirrors(lease.token().org)?.open(&source).await?;
         mirror.pin(Some(task.base_commit.as_str())).await?;
-        Ok::<_, anyhow::Error>(mirror)
+        let gateway = crate::models::gateway(context, &task).await?;
+        Ok::<_, anyhow::Error>((mirror, gateway))
     };
     match opened.await {
-        Ok(mirror) => {
-            let begun = begin(context, tx, lease, task, mirror, cancel).await?;
+        Ok((mirror, gateway)) => {
+            let begun = begin(context, tx, lease, task, mirror, cancel, gateway).await?;
             let observer = Quiet { context: Arc::clone(context), run: begun.run.short() };
             runner.carry_out(begun.job, begun.control, Arc::new(observer)).await?;
         }

@@ -6,6 +6,8 @@
 )]
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod bad_input;
@@ -26,6 +28,10 @@ mod results;
 #[cfg(test)]
 mod sandbox;
 #[cfg(test)]
+mod session;
+#[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod verification;
 #[cfg(test)]
 mod world;

@@ -1,0 +1,134 @@
+//! `config.toml` in the state folder: what the operator of this machine decides. Absent is fine.
+
+use crate::exit::Problem;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tipstaff_broker::{PlainHttp, Wire};
+use tipstaff_runner::Stall;
+
+/// The name of the file.
+pub(crate) const CONFIG_FILE: &str = "config.toml";
+
+/// What the file says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Where models are asked, by provider.
+    pub(crate) upstreams: BTreeMap<String, UpstreamConfig>,
+    /// How runs are watched.
+    pub(crate) run: RunConfig,
+}
+
+/// One upstream.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpstreamConfig {
+    /// What it speaks: `anthropic`, `openai` or `gemini`. May be left away for these three names.
+    wire: Option<String>,
+    /// Its base URL.
+    pub(crate) url: String,
+    /// Whether plain HTTP to another network is accepted, which carries the key in clear.
+    #[serde(default)]
+    plain_http: bool,
+}
+
+impl UpstreamConfig {
+    pub(crate) const fn plain(&self) -> PlainHttp {
+        if self.plain_http { PlainHttp::Anywhere } else { PlainHttp::LoopbackOnly }
+    }
+
+    pub(crate) fn wire(&self, name: &str) -> anyhow::Result<Wire> {
+        let word = self.wire.as_deref().unwrap_or(name);
+        Wire::named(word).ok_or_else(|| {
+            let text = format!(
+                "upstreams.{name} in {CONFIG_FILE} needs wire = \"anthropic\", \"openai\" or \"gemini\": what it speaks"
+            );
+            Problem::usage("config-invalid", text)
+        })
+    }
+}
+
+/// The `[run]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RunConfig {
+    /// After how long an agent's silence is said; `0s` for never.
+    stall_warning: Option<String>,
+    /// After how long an agent that does nothing is stopped; `0s` for never.
+    stall_stop: Option<String>,
+}
+
+impl Config {
+    /// Reads the file in `home`.
+    pub(crate) fn read(home: &Path) -> anyhow::Result<Self> {
+        let path = home.join(CONFIG_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => {
+                let text = format!("{} can't be read: {error}", path.display());
+                return Err(Problem::usage("config-invalid", text));
+            }
+        };
+        toml::from_str(&text).map_err(|error| {
+            let line = error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map_or(1, |before| before.matches('\n').count() + 1);
+            let text = format!("{} is wrong in line {line}: {}", path.display(), error.message());
+            Problem::usage("config-invalid", text)
+        })
+    }
+
+    /// How long an agent may do nothing. The environment wins over the file.
+    pub(crate) fn stall(&self, warning: Option<&str>, stop: Option<&str>) -> anyhow::Result<Stall> {
+        let usual = Stall::default();
+        let one = |given: Option<&str>, name: &str, usual| match given {
+            None => Ok(usual),
+            Some("0" | "0s") => Ok(None),
+            Some(text) => crate::cli::parse_duration_ms(text)
+                .map(|ms| Some(Duration::from_millis(ms)))
+                .map_err(|error| Problem::usage("config-invalid", format!("{name}: {error}"))),
+        };
+        Ok(Stall {
+            warning: one(warning.or(self.run.stall_warning.as_deref()), "stall_warning", usual.warning)?,
+            stop: one(stop.or(self.run.stall_stop.as_deref()), "stall_stop", usual.stop)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(Config::read(place.path()).unwrap().upstreams.is_empty());
+        let write = |text: &str| std::fs::write(place.path().join(CONFIG_FILE), text).unwrap();
+        write("[upstreams.local]\nwire = \"openai\"\nurl = \"http://127.0.0.1:11434/v1\"\n");
+        let config = Config::read(place.path()).unwrap();
+        assert_eq!(config.upstreams["local"].wire("local").unwrap(), Wire::OpenAi);
+        write("[upstreams.local]\nurl = \"http://127.0.0.1\"\n");
+        assert!(Config::read(place.path()).unwrap().upstreams["local"].wire("local").is_err());
+        write("[upstreams.x]\nurl = \"y\"\nkey = \"sk-1\"\n");
+        let error = Config::read(place.path()).unwrap_err().to_string();
+        assert!(error.contains("line 3") && !error.contains("sk-1"), "{error}");
+    }
+
+    #[test]
+    fn a_stall_is_configurable_and_can_be_switched_off() {
+        let config: Config = toml::from_str("[run]\nstall_warning = \"10s\"\nstall_stop = \"0s\"\n").unwrap();
+        let stall = config.stall(None, None).unwrap();
+        assert_eq!(stall, Stall { warning: Some(Duration::from_secs(10)), stop: None });
+        let stall = config.stall(Some("5s"), Some("7s")).unwrap();
+        assert_eq!(
+            stall,
+            Stall { warning: Some(Duration::from_secs(5)), stop: Some(Duration::from_secs(7)) }
+        );
+        assert!(config.stall(Some("soon"), None).is_err());
+        assert_eq!(Config::default().stall(None, None).unwrap(), Stall::default());
+    }
+}

@@ -1,0 +1,300 @@
+//! The real agents, installed from their registry, at work under a warrant: against a scripted model server, through
+//! the sandbox and the broker.
+
+use crate::world::{Ended, World};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tipstaff_testkit::{ModelServer, ModelServerConfig, script_prompt};
+
+/// A key of the form that the provider has; nobody's.
+const KEY: &str = "test-key-0f9a3b7c5d1e8a2b4c6d-nobodys";
+
+/// What is particular about an agent.
+#[derive(Clone, Copy)]
+struct Agent {
+    engine: &'static str,
+    /// The variables that name its upstream and its key.
+    upstream: &'static str,
+    key: &'static str,
+}
+
+const CLAUDE: Agent =
+    Agent { engine: "claude-code", upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM", key: "ANTHROPIC_API_KEY" };
+const CODEX: Agent = Agent { engine: "codex", upstream: "TIPSTAFF_OPENAI_UPSTREAM", key: "OPENAI_API_KEY" };
+const GEMINI: Agent = Agent { engine: "gemini", upstream: "TIPSTAFF_GEMINI_UPSTREAM", key: "GEMINI_API_KEY" };
+const OPENCODE: Agent =
+    Agent { engine: "opencode", upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM", key: "ANTHROPIC_API_KEY" };
+
+/// The folder of the real agents' programs.
+fn programs() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let output =
+        Command::new("bash").arg(root.join("script/agents")).output().expect("script/agents can be started");
+    assert!(
+        output.status.success(),
+        "the real agents are not there; script/agents said: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().lines().last().unwrap().trim())
+}
+
+/// A world with a repository, a model server, and the real agent on its `PATH`.
+struct Scene {
+    world: World,
+    repository: PathBuf,
+    server: ModelServer,
+    agent: Agent,
+}
+
+impl Scene {
+    fn new(agent: Agent) -> Self {
+        Self::in_world(agent, World::new())
+    }
+
+    fn in_world(agent: Agent, world: World) -> Self {
+        let repository = world.repository("demo");
+        let server =
+            ModelServer::start(ModelServerConfig { key: Some(KEY.to_owned()), ..Default::default() })
+                .unwrap();
+        Self { world, repository, server, agent }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.world.command(self.world.binary());
+        command
+            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", programs().display()))
+            .env(self.agent.upstream, self.server.url())
+            .env(self.agent.key, KEY)
+            .current_dir(&self.repository)
+            .args(args);
+        command
+    }
+
+    /// Runs the agent with what the model shall do.
+    fn run(&self, args: &[&str], steps: Value) -> Ended {
+        self.run_with(args, steps, &[])
+    }
+
+    fn run_with(&self, args: &[&str], steps: Value, env: &[(&str, &str)]) -> Ended {
+        let prompt = script_prompt("Please help.", steps);
+        let mut all = vec!["run", "--json", "--engine", self.agent.engine, "--timeout", "150s"];
+        all.extend(args);
+        all.push(&prompt);
+        let mut command = self.command(&all);
+        command.envs(env.iter().copied());
+        crate::world::run(command)
+    }
+
+    fn tipstaff(&self, args: &[&str]) -> Ended {
+        crate::world::run(self.command(args))
+    }
+
+    /// The normalized events of the latest run.
+    fn events(&self) -> Vec<Value> {
+        let text = self.tipstaff(&["runs", "export"]).expect(0).stdout;
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect()
+    }
+
+    fn agent_events(&self, kind: &str) -> Vec<Value> {
+        self.events()
+            .into_iter()
+            .filter(|event| event["kind"] == "agent" && event["body"]["type"] == kind)
+            .map(|event| event["body"].clone())
+            .collect()
+    }
+
+    /// The key is nowhere but in the provider's header.
+    fn the_key_stayed_outside(&self) {
+        assert!(!self.server.saw_key_elsewhere(), "{:?}", self.server.key_elsewhere());
+        let grep = Command::new("grep").args(["-rlaF", KEY]).arg(self.world.path()).output().expect("grep");
+        assert_eq!(String::from_utf8_lossy(&grep.stdout), "", "files that hold the key");
+    }
+}
+
+/// Work that is done: a file changed, a command run, and what the run may say about it.
+fn works(agent: Agent, world: World) {
+    let scene = Scene::in_world(agent, world);
+    let ended = scene.run(
+        &[],
+        json!([
+            {"write": {"path": "/work/hello.txt", "content": "hello from the agent\n"}},
+            // Whatever the sandbox shows of the key ends in the session, where the test would find it.
+            {"shell": "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'; echo counted $((6*7))"},
+            {"text": "All done."}
+        ]),
+    );
+    let summary = ended.json();
+    assert_eq!(ended.code, Some(0), "{ended:#?}\n{:#?}", scene.tipstaff(&["runs", "show", "--transcript"]));
+    assert_eq!((&summary["state"], &summary["files_changed"]), (&"done".into(), &1.into()), "{summary}");
+    assert!(summary["branch"].as_str().unwrap().starts_with("agent/builder-task-"), "{summary}");
+    assert!(summary["cost_micro_usd"].as_u64().unwrap() > 0, "the broker metered it: {summary}");
+    assert!(summary["tokens"].as_u64().unwrap() >= 1000, "{summary}");
+    assert!(!scene.repository.join("hello.txt").exists(), "the working tree was not touched");
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("+hello from the agent"), "{diff}");
+
+    let transcript = scene.tipstaff(&["runs", "show", "--transcript"]).expect(0);
+    let told = format!("{}{}", transcript.stdout, transcript.stderr);
+    assert!(told.contains("All done."), "{told}");
+    assert!(!scene.agent_events("tool_call").is_empty(), "{told}");
+    let results = scene.agent_events("tool_result");
+    assert!(results.iter().any(|result| result["output"].to_string().contains("counted 42")), "{results:#?}");
+    assert_eq!(scene.agent_events("finished").len(), 1, "{told}");
+    scene.the_key_stayed_outside();
+
+    let costs = scene.tipstaff(&["costs", "--by", "model", "--json"]).expect(0).stdout;
+    assert!(costs.contains(&summary["cost_micro_usd"].to_string()), "{costs} for {summary}");
+    scene.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+/// A tool that fails is told to the model and to the person, and is not the end.
+fn goes_on_after_a_failing_tool(agent: Agent) {
+    let scene = Scene::new(agent);
+    let ended = scene.run(
+        &[],
+        json!([
+            {"shell": "ls /work/there-is-no-such-file"},
+            {"write": {"path": "/work/after.txt", "content": "still here\n"}},
+            {"text": "Went on."}
+        ]),
+    );
+    assert_eq!(ended.code, Some(0), "{ended:#?}\n{:#?}", scene.tipstaff(&["runs", "show", "--transcript"]));
+    assert_eq!(ended.json()["files_changed"], 1);
+    let results = scene.agent_events("tool_result");
+    assert!(
+        results.iter().any(|result| result["output"].to_string().contains("there-is-no-such-file")),
+        "{results:#?}"
+    );
+}
+
+/// The money ends: exit code 4, the work so far is kept, the model is not asked again for long.
+fn ends_with_its_budget(agent: Agent) {
+    let scene = Scene::new(agent);
+    let dear = json!({"input": 10_000, "output": 40_000});
+    let ended = scene.run(
+        &["--budget", "0.50"],
+        json!([
+            {"write": {"path": "/work/kept.txt", "content": "kept\n"}},
+            {"shell": "true", "usage": dear},
+            {"shell": "true", "usage": dear},
+            {"shell": "true", "usage": dear},
+            {"shell": "true", "usage": dear},
+            {"shell": "true", "usage": dear},
+            {"text": "This was expensive."}
+        ]),
+    );
+    let summary = ended.json();
+    assert_eq!(ended.code, Some(4), "{ended:#?}\n{:#?}", scene.tipstaff(&["runs", "show", "--transcript"]));
+    assert_eq!(summary["exit_reason"], "budget_exceeded", "{summary}");
+    assert_eq!(summary["files_changed"], 1, "the work is kept: {summary}");
+    let refused = summary["refusals"].as_array().unwrap();
+    assert!(refused.iter().any(|refusal| refusal["rule"] == "budget-exceeded"), "{summary}");
+}
+
+/// A model that never answers: said, and stopped.
+fn is_stopped_when_it_stalls(agent: Agent) {
+    let scene = Scene::new(agent);
+    let begun = Instant::now();
+    let ended = scene.run_with(
+        &[],
+        json!([
+            {"write": {"path": "/work/before.txt", "content": "before\n"}},
+            {"stall": "headers"}
+        ]),
+        &[("TIPSTAFF_STALL_WARNING", "4s"), ("TIPSTAFF_STALL_STOP", "12s")],
+    );
+    let summary = ended.json();
+    assert_eq!(ended.code, Some(5), "{ended:#?}");
+    assert_eq!(summary["exit_reason"], "stalled", "{summary}");
+    assert_eq!(summary["files_changed"], 1, "the work is kept: {summary}");
+    assert!(ended.stderr.contains("has done nothing for"), "{}", ended.stderr);
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
+}
+
+/// A model that answers nonsense: a failed run with a reason, never a done one.
+fn fails_on_garbage(agent: Agent) {
+    let scene = Scene::new(agent);
+    let ended = scene.run_with(
+        &["--timeout", "60s"],
+        json!([{"garbage": "broken"}]),
+        &[("TIPSTAFF_STALL_STOP", "20s")],
+    );
+    let summary = ended.json();
+    assert_eq!(summary["state"], "failed", "{ended:#?}");
+    assert_ne!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(summary["files_changed"], 0, "{summary}");
+}
+
+macro_rules! agents {
+    ($($name:ident = $agent:expr;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn does_the_work_and_never_sees_the_key() {
+                works($agent, World::new());
+            }
+
+            #[test]
+            fn does_the_work_for_an_ordinary_user() {
+                works($agent, World::ordinary());
+            }
+
+            #[test]
+            fn goes_on_after_a_failing_tool() {
+                super::goes_on_after_a_failing_tool($agent);
+            }
+
+            #[test]
+            fn ends_with_its_budget() {
+                super::ends_with_its_budget($agent);
+            }
+
+            #[test]
+            fn is_stopped_when_it_stalls() {
+                super::is_stopped_when_it_stalls($agent);
+            }
+
+            #[test]
+            fn fails_on_garbage() {
+                super::fails_on_garbage($agent);
+            }
+        }
+    )* };
+}
+
+agents! {
+    claude_code = CLAUDE;
+    codex = CODEX;
+    gemini = GEMINI;
+    opencode = OPENCODE;
+}
+
+#[test]
+fn what_can_be_known_before_is_said_before() {
+    let world = World::new();
+    let repository = world.repository("demo");
+    // No program on PATH.
+    let ended = world.tipstaff_in(&repository, &["run", "--engine", "claude-code", "hello"]).expect(1);
+    assert!(ended.stderr.contains("npm install -g @anthropic-ai/claude-code"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("engine-missing"), "{}", ended.stderr);
+    // No key.
+    let scene = Scene::in_world(CLAUDE, world);
+    let mut command = scene.command(&["run", "--engine", "claude-code", "hello"]);
+    command.env_remove(CLAUDE.key).env_remove(CLAUDE.upstream);
+    let ended = crate::world::run(command).expect(2);
+    assert!(ended.stderr.contains("tipstaff secrets set --provider anthropic"), "{}", ended.stderr);
+    // A model of a provider that nobody set up, a command for an agent, no prompt.
+    for (args, code) in [
+        (&["run", "--engine", "opencode", "--model", "nobody/x", "hello"][..], "provider-unknown"),
+        (&["run", "--engine", "claude-code", "--", "true"], "engine-command-not-taken"),
+        (&["run", "--engine", "command", "--model", "x", "--", "true"], "model-provider"),
+    ] {
+        let ended = scene.tipstaff(args).expect(2);
+        assert!(ended.stderr.contains(code), "{args:?}: {}", ended.stderr);
+    }
+    let none = scene.tipstaff(&["runs", "list", "--json"]).expect(0);
+    assert_eq!(none.stdout, "", "nothing was accepted");
+}
