@@ -216,13 +216,12 @@ impl Runner {
         control: Arc<dyn ControlPlane>,
         observer: Arc<dyn Observer>,
     ) -> Result<Outcome, RunnerError> {
-        let control: Arc<dyn ControlPlane> =
-            Arc::new(Announcing {
-                inner: control,
-                observer: Arc::clone(&observer),
-                budget: job.warrant.warrant.budget,
-                spent: AtomicU64::new(0),
-            });
+        let control: Arc<dyn ControlPlane> = Arc::new(Announcing {
+            inner: control,
+            observer: Arc::clone(&observer),
+            budget: job.warrant.warrant.budget,
+            spent: AtomicU64::new(0),
+        });
         let run = job.warrant.warrant.run;
         let carried = self.carry(&job, &control, &observer).await;
         if let Err(RunnerError::Refused(refusal)) = &carried {
@@ -506,8 +505,7 @@ impl Runner {
             },
         );
         let kinds = [EventKind::Stdout, EventKind::Stderr];
-        let mut session =
-            Session::new(&job.redactor, chosen.reader(), warrant.limits.output_bytes, kinds);
+        let mut session = Session::new(&job.redactor, chosen.reader(), warrant.limits.output_bytes, kinds);
         let before = tipstaff_sandbox::tree_usage(&prepared.measured, Default::default())
             .map_or(0, |usage| usage.bytes);
         // No audit, no action: the start is on record before it happens.

@@ -36,7 +36,9 @@ pub enum RunnerError {
         source: std::io::Error,
     },
     /// The engine's program is not on this machine.
-    #[error("the engine {engine} needs the program '{program}', which was not found: {install}; `tipstaff doctor` shows where it is looked for")]
+    #[error(
+        "the engine {engine} needs the program '{program}', which was not found: {install}; `tipstaff doctor` shows where it is looked for"
+    )]
     EngineMissing {
         /// Which engine.
         engine: EngineKind,
@@ -58,7 +60,9 @@ pub enum RunnerError {
         install: &'static str,
     },
     /// The repository's own settings can't be used.
-    #[error("tipstaff.toml of the base commit can't be used: {0}; correct it and commit, or base the run on a commit without it")]
+    #[error(
+        "tipstaff.toml of the base commit can't be used: {0}; correct it and commit, or base the run on a commit without it"
+    )]
     ProjectFile(String),
     /// Less than the reserve is free on the disk that holds the state.
     #[error(

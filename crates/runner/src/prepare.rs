@@ -64,7 +64,8 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 
 /// Makes the workspace.
 pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, RunnerError> {
-    let Materials { layout, run, warrant, mirror, checkouts, overlay, name, identity, base_branch } = materials;
+    let Materials { layout, run, warrant, mirror, checkouts, overlay, name, identity, base_branch } =
+        materials;
     if let Some(free) = free_bytes(layout.home())
         && free < 2 * DISK_RESERVE
     {

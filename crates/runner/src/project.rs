@@ -84,9 +84,9 @@ impl Project {
     /// [`RunnerError::ProjectFile`] with the place and what is wrong there.
     pub fn parse(text: &str) -> Result<Self, RunnerError> {
         let project: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| {
-                text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1)
-            });
+            let line = error
+                .span()
+                .map(|span| text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1));
             let place = line.map_or_else(String::new, |line| format!(" in line {line}"));
             let message: String =
                 error.message().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();

@@ -314,16 +314,15 @@ impl Life {
             self.warned = false;
         } else if !self.warned {
             self.warned = true;
-            let stop = watch.stall.stop.map_or_else(String::new, |stop| {
-                format!("; it is stopped after {} s", stop.as_secs())
-            });
+            let stop = watch
+                .stall
+                .stop
+                .map_or_else(String::new, |stop| format!("; it is stopped after {} s", stop.as_secs()));
             session.remark(format!("the agent has done nothing for {} s{stop}", silent.as_secs()), listener);
         }
         if watch.stall.stop.is_some_and(|stop| silent >= stop) {
-            session.remark(
-                format!("the agent did nothing for {} s and is stopped", silent.as_secs()),
-                listener,
-            );
+            session
+                .remark(format!("the agent did nothing for {} s and is stopped", silent.as_secs()), listener);
             return Some(ExitReason::Stalled);
         }
         None

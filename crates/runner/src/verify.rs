@@ -77,12 +77,11 @@ impl Verifying<'_> {
             Verified::Failed(why) => (AuditOutcome::Failed, why.clone()),
             Verified::Stopped(reason) => (AuditOutcome::Failed, reason.to_string()),
         };
-        let mut draft =
-            AuditDraft::new(format!("run:{run}"), AuditAction::RunVerified, format!("run:{run}"))
-                .with("commit", self.commit)
-                .with("commands", self.rules.commands.len())
-                .with("result", why)
-                .with("evidence", format!("sha256:{}", evidence.hex()));
+        let mut draft = AuditDraft::new(format!("run:{run}"), AuditAction::RunVerified, format!("run:{run}"))
+            .with("commit", self.commit)
+            .with("commands", self.rules.commands.len())
+            .with("result", why)
+            .with("evidence", format!("sha256:{}", evidence.hex()));
         draft.outcome = outcome;
         self.control.record(draft).await?;
         Ok(verified)
