@@ -30,7 +30,7 @@ const fn row(
 /// The table.
 pub const TABLE: &[LimitRow] = &[
     row("connections of one run at once", "broker", "64", "shed: 503, `limit-reached`"),
-    row("requests on one connection", "broker", "1", "close after the answer"),
+    row("requests on one connection, those for models apart", "broker", "1", "close after the answer"),
     row("request head, bytes", "parse::head", "16384", "400, `request-ambiguous`, close"),
     row("header fields", "parse::head", "64", "400, `request-ambiguous`, close"),
     row("time to send the head", "broker", "10 s", "408, close"),
@@ -51,6 +51,17 @@ pub const TABLE: &[LimitRow] = &[
     row("time to reach a host", "broker", "15 s", "502"),
     row("addresses tried for one name", "broker", "8", "502"),
     row("time without a byte in a tunnel", "broker", "10 min", "close"),
+    row("model calls of one run at once", "broker", "32", "429, `limit-reached`"),
+    row("model request, bytes after decompression", "broker", "32 MiB", "413, `limit-reached`"),
+    row("model requests held at once, bytes", "broker", "96 MiB", "back-pressure: the request waits"),
+    row("model request: nesting", "parse::model_body", "256", "400, `request-ambiguous`"),
+    row("model answer, bytes", "broker", "64 MiB", "cut, `limit-reached`"),
+    row("time to reach a provider", "broker", "15 s", "502"),
+    row("time until a provider's answer begins", "broker", "10 min", "504"),
+    row("time between two pieces of a provider's answer", "broker", "5 min", "cut"),
+    row("time for a reservation of money", "broker", "15 s", "503, nothing is asked"),
+    row("time that a call waits for money of others", "broker", "5 min", "429, `limit-reached`"),
+    row("time for settlements when a run ends", "broker", "20 s", "left to the ledger"),
     row("distinct refusals kept", "broker", "100", "counted by rule; the count stays exact"),
     row("fetch of a mirror: pack bytes", "git", "8 GiB", "`source-too-large`"),
     row("fetch of a mirror: time", "git", "20 min", "`git-timeout`"),
@@ -98,6 +109,26 @@ pub struct Bounds {
     pub dial_addresses: usize,
     /// Time without a byte in a tunnel.
     pub tunnel_idle_time: Duration,
+    /// Model calls at once.
+    pub model_calls: usize,
+    /// Bytes of a model request after decompression.
+    pub model_request_bytes: u64,
+    /// Bytes of model requests that are held at once.
+    pub model_held_bytes: u64,
+    /// Bytes of a provider's answer.
+    pub model_answer_bytes: u64,
+    /// Time to reach a provider.
+    pub model_connect_time: Duration,
+    /// Time until a provider's answer begins.
+    pub model_answer_time: Duration,
+    /// Time between two pieces of a provider's answer.
+    pub model_idle_time: Duration,
+    /// Time for a reservation of money.
+    pub reserve_time: Duration,
+    /// Time that a call waits until money of others is free.
+    pub money_wait_time: Duration,
+    /// Time for settlements when a run ends.
+    pub settle_time: Duration,
     /// Distinct refusals kept.
     pub refusals_kept: usize,
 }
@@ -118,6 +149,16 @@ impl Default for Bounds {
             dial_time: Duration::from_secs(15),
             dial_addresses: 8,
             tunnel_idle_time: Duration::from_secs(10 * 60),
+            model_calls: 32,
+            model_request_bytes: 32 * MIB,
+            model_held_bytes: 96 * MIB,
+            model_answer_bytes: 64 * MIB,
+            model_connect_time: Duration::from_secs(15),
+            model_answer_time: Duration::from_secs(10 * 60),
+            model_idle_time: Duration::from_secs(5 * 60),
+            reserve_time: Duration::from_secs(15),
+            money_wait_time: Duration::from_secs(5 * 60),
+            settle_time: Duration::from_secs(20),
             refusals_kept: 100,
         }
     }

@@ -71,6 +71,8 @@ rules! {
     AddressForbidden = "address-forbidden", "private, loopback, link-local and metadata addresses are never reachable";
     /// The provider or model is not in the warrant.
     ModelNotGranted = "model-not-granted", "choose a model that the agent's profile names";
+    /// The provider did not accept the key, or sent it back.
+    KeyNotAccepted = "key-not-accepted", "set a valid key for the provider: tipstaff secrets set";
     /// The money is spent.
     BudgetExceeded = "budget-exceeded", "give the next run a larger --budget";
     /// The kind of warrant grants no execution.

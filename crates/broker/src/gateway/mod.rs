@@ -4,9 +4,17 @@
 //! is reserved before a call and settled once after it, whatever happens to the call; what is passed on is passed on as
 //! it comes.
 
+mod call;
 mod client;
+mod errors;
+mod headers;
+mod keys;
 mod price;
+mod serve;
 mod upstream;
+
+pub(crate) use call::Ledger;
+pub(crate) use serve::serve;
 
 pub use client::GatewayClient;
 pub use price::Pricer;

@@ -1,20 +1,15 @@
 //! What the gateway asks about prices.
 
-use tipstaff_model::{MicroUsd, Usage};
+use tipstaff_model::{PriceTable, Quote};
 
-/// Who knows what tokens cost.
+/// Who knows what models cost.
 pub trait Pricer: Send + Sync {
-    /// What `usage` of `model` costs, and whether the model is unknown, so that the cost is the dearest known price of
-    /// the provider. Must not fall when a count rises.
-    fn cost(&self, provider: &str, model: &str, usage: &Usage) -> (MicroUsd, bool);
+    /// The price of a model, and whether it is known.
+    fn quote(&self, provider: &str, model: &str) -> Quote;
+}
 
-    /// The most tokens that the model may be sent, where it is known.
-    fn most_input(&self, _provider: &str, _model: &str) -> Option<u64> {
-        None
-    }
-
-    /// The most tokens that the model may answer with, where it is known.
-    fn most_output(&self, _provider: &str, _model: &str) -> Option<u64> {
-        None
+impl Pricer for PriceTable {
+    fn quote(&self, provider: &str, model: &str) -> Quote {
+        Self::quote(self, provider, model)
     }
 }

@@ -54,6 +54,8 @@ pub struct Head {
     pub target: Target,
     /// The body.
     pub body: BodyLength,
+    /// The fields in order, names in lower case.
+    pub fields: Vec<(String, String)>,
 }
 
 /// Why a head was refused.
@@ -130,6 +132,7 @@ pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
     let mut lines = text.split("\r\n");
     let (method, target) = request_line(lines.next().unwrap_or_default())?;
     let (mut host, mut length, mut chunked) = (None, None, false);
+    let mut fields = Vec::new();
     for (count, line) in lines.enumerate() {
         if count >= MOST_FIELDS {
             return Err(HeadError::TooLarge);
@@ -153,6 +156,7 @@ pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
             }
             _ => {}
         }
+        fields.push((name, value.to_owned()));
     }
     let body = match (length, chunked) {
         (Some(_), true) => return Err(HeadError::Length),
@@ -162,7 +166,7 @@ pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
     };
     let target = read_target(method, target)?;
     agrees(&target, host.ok_or(HeadError::Host)?)?;
-    Ok(Head { method: method.to_owned(), target, body })
+    Ok(Head { method: method.to_owned(), target, body, fields })
 }
 
 fn request_line(line: &str) -> Result<(&str, &str), HeadError> {

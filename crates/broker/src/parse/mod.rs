@@ -3,6 +3,10 @@
 
 pub mod changes;
 pub mod head;
+pub mod json_scan;
+pub mod meter;
+pub mod model_body;
+pub mod model_path;
 pub mod numstat;
 pub mod pkt_line;
 pub mod receive;

@@ -1,10 +1,12 @@
 //! One connection: its head is read by our own strict parser, judged, and only then given to whoever serves it.
 
+use super::exchange::Exchange;
 use super::respond::{self, Answer};
 use super::{CountedStream, Shared, git_read, push};
-use crate::egress;
 use crate::parse::head::{self, Head, Target};
+use crate::parse::model_path;
 use crate::parse::route::{self, NoRoute, Route};
+use crate::{egress, gateway};
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -39,12 +41,28 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         ));
         return say(stream, StatusCode::SERVICE_UNAVAILABLE, &respond::refusal_text(&refusal)).await;
     };
+    while let Some(next) = one_request(&shared, stream).await {
+        stream = next;
+        stream.set_idle_limit(bounds.idle_time);
+        // A connection that is kept may be silent until its next request begins, or go.
+        let mut beginning = BytesMut::with_capacity(2048);
+        match stream.read_buf(&mut beginning).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => stream.give_back(beginning.freeze()),
+        }
+    }
+}
+
+/// Serves the next request. Gives the connection back when another one may come on it.
+async fn one_request(shared: &Arc<Shared>, mut stream: CountedStream) -> Option<CountedStream> {
+    let bounds = shared.config.bounds;
     let head = match tokio::time::timeout(bounds.head_time, read_head(&mut stream)).await {
         Ok(Ok(head)) => head,
-        Ok(Err(NoHead::Gone)) => return,
+        Ok(Err(NoHead::Gone)) => return None,
         Ok(Err(NoHead::Bad(error))) => {
             let refusal = shared.refuse(Refusal::new(Rule::RequestAmbiguous, "a request", error.to_string()));
-            return say(stream, StatusCode::BAD_REQUEST, &respond::refusal_text(&refusal)).await;
+            say(stream, StatusCode::BAD_REQUEST, &respond::refusal_text(&refusal)).await;
+            return None;
         }
         Ok(Err(NoHead::Slow)) | Err(_) => {
             let refusal = shared.refuse(Refusal::new(
@@ -52,25 +70,37 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
                 "a request",
                 format!("its head took longer than {} s", bounds.head_time.as_secs()),
             ));
-            return say(stream, StatusCode::REQUEST_TIMEOUT, &respond::refusal_text(&refusal)).await;
+            say(stream, StatusCode::REQUEST_TIMEOUT, &respond::refusal_text(&refusal)).await;
+            return None;
         }
     };
     // Before the question, so that a lapse right after it is noticed.
     let mut lapsed = shared.lapsed.subscribe();
     if let Err(refusal) = shared.warrant.in_force() {
         let refusal = shared.refuse(refusal);
-        return say(stream, StatusCode::FORBIDDEN, &respond::refusal_text(&refusal)).await;
+        say(stream, StatusCode::FORBIDDEN, &respond::refusal_text(&refusal)).await;
+        return None;
     }
     tokio::select! {
-        () = dispatch(Arc::clone(&shared), stream, head) => {}
+        next = dispatch(Arc::clone(shared), stream, head) => next,
         // The warrant is over: what was going on under it is dropped where it stands.
-        _ = lapsed.changed() => {}
+        _ = lapsed.changed() => None,
     }
 }
 
-async fn dispatch(shared: Arc<Shared>, stream: CountedStream, head: Head) {
+async fn dispatch(
+    shared: Arc<Shared>,
+    mut stream: CountedStream,
+    request: (Head, Bytes, usize),
+) -> Option<CountedStream> {
     let request_time = shared.config.bounds.request_time;
-    match head.target {
+    let (head, whole, end) = request;
+    match &head.target {
+        Target::Connect(_) => stream.give_back(whole.slice(end..)),
+        _ if is_model(&shared, &head.target) => stream.give_back(whole.slice(end..)),
+        _ => stream.give_back(whole),
+    }
+    match head.target.clone() {
         Target::Connect(authority) => egress::connect(&shared, stream, &authority).await,
         Target::Absolute(authority, path) if !is_own(&shared, &authority) => {
             let serving = http(stream, |request| {
@@ -78,10 +108,27 @@ async fn dispatch(shared: Arc<Shared>, stream: CountedStream, head: Head) {
             });
             let _ = tokio::time::timeout(request_time, serving).await;
         }
+        Target::Origin(target) | Target::Absolute(_, target) if target.starts_with(model_path::PREFIX) => {
+            let exchange = Exchange::new(stream, head, shared.config.bounds.idle_time);
+            let serving = gateway::serve(&shared, &target, exchange);
+            return tokio::time::timeout(request_time, serving).await.ok().flatten();
+        }
         Target::Origin(target) | Target::Absolute(_, target) => {
             let serving = http(stream, |request| own(Arc::clone(&shared), target.clone(), request));
             let _ = tokio::time::timeout(request_time, serving).await;
         }
+    }
+    None
+}
+
+/// Whether a request goes to the gateway, which reads and writes HTTP by itself.
+fn is_model(shared: &Shared, target: &Target) -> bool {
+    match target {
+        Target::Origin(path) => path.starts_with(model_path::PREFIX),
+        Target::Absolute(authority, path) => {
+            is_own(shared, authority) && path.starts_with(model_path::PREFIX)
+        }
+        Target::Connect(_) => false,
     }
 }
 
@@ -113,8 +160,9 @@ where
     }
 }
 
-/// Reads exactly one head and gives everything back, so that hyper reads the same bytes.
-async fn read_head(stream: &mut CountedStream) -> Result<Head, NoHead> {
+/// Reads exactly one head: what it says, the bytes that were read, and where in them it ends. Whoever serves the
+/// request is given the bytes again, so that hyper reads the same.
+async fn read_head(stream: &mut CountedStream) -> Result<(Head, Bytes, usize), NoHead> {
     let mut buffer = BytesMut::with_capacity(2048);
     let end = loop {
         match stream.read_buf(&mut buffer).await {
@@ -129,9 +177,7 @@ async fn read_head(stream: &mut CountedStream) -> Result<Head, NoHead> {
     };
     let whole: Bytes = buffer.freeze();
     let head = head::parse(whole.get(..end).unwrap_or_default()).map_err(NoHead::Bad)?;
-    let connects = matches!(head.target, Target::Connect(_));
-    stream.give_back(if connects { whole.slice(end..) } else { whole });
-    Ok(head)
+    Ok((head, whole, end))
 }
 
 /// Says something and closes so that it can be read.

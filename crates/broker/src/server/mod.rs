@@ -6,6 +6,7 @@
 
 mod body;
 mod connection;
+pub(crate) mod exchange;
 mod git_read;
 mod landing;
 mod push;
@@ -15,14 +16,14 @@ mod stream;
 mod view;
 
 use crate::broker::{Broker, BrokerConfig, BrokerReport, PushRecord};
-use crate::gateway::BudgetEnd;
+use crate::gateway::{BudgetEnd, Ledger};
 use refusals::Refusals;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use stream::Counters;
-use tipstaff_model::{ControlPlane, LiveWarrant, Refusal};
+use tipstaff_model::{ControlPlane, LiveWarrant, Refusal, Rule};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -51,6 +52,12 @@ pub(crate) struct Shared {
     stopped: watch::Receiver<bool>,
     /// Becomes true once, when the warrant lapses.
     lapsed: watch::Sender<bool>,
+    /// Model calls at once.
+    pub(crate) model_calls: Semaphore,
+    /// KiB of model requests that are held at once.
+    pub(crate) model_memory: Semaphore,
+    /// The money of the model calls.
+    pub(crate) ledger: Arc<Ledger>,
     /// The first budget that ended.
     pub(crate) budget_end: watch::Sender<Option<BudgetEnd>>,
     address: Mutex<Option<SocketAddr>>,
@@ -82,6 +89,9 @@ impl Shared {
             unwritten: Mutex::new(Some(unwritten)),
             stopped,
             lapsed: watch::Sender::new(false),
+            model_calls: Semaphore::new(bounds.model_calls),
+            model_memory: Semaphore::new(usize::try_from(bounds.model_held_bytes / 1024).unwrap_or(1)),
+            ledger: Arc::default(),
             budget_end: watch::Sender::new(None),
             address: Mutex::default(),
             config,
@@ -103,8 +113,21 @@ impl Shared {
         self.pushes.lock().unwrap_or_else(PoisonError::into_inner).push(push);
     }
 
+    /// Notes that an upstream sent its key back, which it was not allowed to reach.
+    pub(crate) fn key_echoed(&self) {
+        self.refuse(Refusal::new(
+            Rule::KeyNotAccepted,
+            "an answer that holds the key",
+            "an upstream sent the key back; it was taken out of the answer",
+        ));
+    }
+
     pub(crate) fn report(&self) -> BrokerReport {
+        let tally = self.ledger.tally();
         let mut report = BrokerReport {
+            model_calls: tally.calls,
+            model_usage: tally.usage,
+            model_cost: tally.cost,
             pushes: self.pushes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             connections: self.accepted.load(Ordering::Relaxed),
             bytes_in: self.counters.bytes_in.load(Ordering::Relaxed),
@@ -152,6 +175,7 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
         // A push that is being written down finishes first.
         drop(view.landing.lock().await);
     }
+    shared.ledger.close(shared.config.bounds.settle_time).await;
     shared.refusals.close();
     if let Some(writer) = writer {
         let _ = writer.await;
