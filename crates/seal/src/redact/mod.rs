@@ -4,13 +4,23 @@
 //! into chunks; the output depends on the bytes only, never on the chunks; redacting twice changes nothing; a finding
 //! says the rule and the place, never the value.
 
+mod armour;
+mod assign;
+mod byte;
+mod decode;
+mod frame;
+mod index;
+mod rule;
+mod scan;
+mod shape;
 mod stream;
 mod value;
+mod view;
 
 pub use stream::RedactStream;
 
 use crate::secret::Secret;
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use index::{Index, Kind};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -30,16 +40,43 @@ pub struct Finding {
 #[derive(Clone)]
 pub struct Redactor(Arc<Rules>);
 
+/// Everything that is searched for.
 pub(crate) struct Rules {
-    needles: Option<AhoCorasick>,
-    longest: usize,
+    index: Index,
+    /// The registered values as they may be spelled.
+    spellings: Vec<Secret<Vec<u8>>>,
+}
+
+/// Name of the rule for registered values.
+const VALUE_RULE: &str = "known-value";
+/// Bytes of a spelling that are searched for; the rest is compared.
+const VALUE_ANCHOR: usize = 6;
+
+impl Rules {
+    fn new(spellings: Vec<Secret<Vec<u8>>>) -> Self {
+        let rules = rule::RULES.iter().map(|rule| (rule.prefix.to_vec(), Kind::Rule(rule)));
+        let values = spellings.iter().enumerate().map(|(number, spelling)| {
+            let anchor = spelling.expose().get(..VALUE_ANCHOR).unwrap_or(spelling.expose());
+            (anchor.to_vec(), Kind::Value(number))
+        });
+        let others = [
+            (b"-----B".to_vec(), Kind::Armour),
+            (b"://".to_vec(), Kind::Address),
+            (b"delta\"".to_vec(), Kind::Frame),
+            (b"\"candidates\"".to_vec(), Kind::Frame),
+        ];
+        let index = Index::new(rules.chain(values).chain(others));
+        Self { index, spellings }
+    }
 }
 
 impl Redactor {
     /// Knows the patterns only.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Rules { needles: None, longest: 0 }))
+        static PATTERNS: std::sync::LazyLock<Redactor> =
+            std::sync::LazyLock::new(|| Redactor(Arc::new(Rules::new(Vec::new()))));
+        PATTERNS.clone()
     }
 
     /// Knows the patterns and these values, which replace the ones registered before. Values shorter than
@@ -52,13 +89,7 @@ impl Redactor {
                 value::spellings(value.expose().as_bytes(), &mut spellings);
             }
         }
-        let longest = spellings.iter().map(Vec::len).max().unwrap_or(0);
-        let needles = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(&spellings)
-            .ok();
-        Self(Arc::new(Rules { needles, longest }))
+        Self(Arc::new(Rules::new(spellings.into_iter().map(Secret::new).collect())))
     }
 
     /// Shortest value that is registered, in bytes.

@@ -11,6 +11,8 @@ mod log_export;
 #[cfg(test)]
 mod log_verify;
 #[cfg(test)]
+mod redact;
+#[cfg(test)]
 mod ring;
 #[cfg(test)]
 mod scrub;
