@@ -183,7 +183,7 @@ impl ApiCall<'_> {
             return self.on_the_side(api, &conversation, text);
         }
         let step = |action| Step { action, manner: Manner::default() };
-        let (position, step) = match script::next(&conversation, &self.shared.counters) {
+        let (position, step) = match script::next(&format!("{api:?}"), &conversation, &self.shared.counters) {
             Next::Wrong(problem) => return error(api, 400, &format!("The script is wrong: {problem}")),
             Next::None if conversation.tools.is_empty() => {
                 return self.on_the_side(api, &conversation, SIDE_TEXT.to_owned());

@@ -3,7 +3,7 @@
 //! Promises: it answers real agents well enough that they do their work, and a test well enough that it can count every
 //! token. What the model "wants" stands in the prompt (see [`script_prompt`]) and which step is next follows from the
 //! conversation that the client sends, so two conversations never disturb each other and no clock or chance is involved;
-//! only a step with `times` counts, and it counts per script. With a key in the configuration, a request without exactly
+//! only a step with `times` counts, and it counts per language, model and script. With a key in the configuration, a request without exactly
 //! that key in its provider's header is refused as the provider would refuse it. Every request is kept for the test to
 //! look at. Never for production.
 //!
@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `{"write":{"path","content"}}` | calls the tool of this client that writes a file |
 //! | `{"edit":{"path","old","new"}}` | calls the tool that replaces text |
+//! | `{"read":"path"}` | calls the tool that reads a file (Claude Code edits only what it has read) |
 //! | `{"shell":"command"}` | calls the tool that runs a command |
 //! | `{"tool":{"name","input"}}` | calls that tool; a text as `input` for a free-form one |
 //! | `{"text":"…"}` | says so and ends its turn |

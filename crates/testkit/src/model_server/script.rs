@@ -280,7 +280,7 @@ fn first_value(text: &str) -> Option<Value> {
     serde_json::Deserializer::from_str(text).into_iter::<Value>().next()?.ok()
 }
 
-/// How often each trouble with `times` happened.
+/// How often each trouble with `times` happened, by client, script and step.
 #[derive(Debug, Default)]
 pub(super) struct Counters(Mutex<HashMap<(String, usize), u64>>);
 
@@ -312,7 +312,7 @@ pub(super) enum Next {
 
 /// Finds the script and the step. Every call in the conversation passes the next step that needs a tool, every saying
 /// the next one that says something; troubles leave no trace in a conversation and are passed with what follows them.
-pub(super) fn next(conversation: &Conversation, counters: &Counters) -> Next {
+pub(super) fn next(client: &str, conversation: &Conversation, counters: &Counters) -> Next {
     let mut script: Option<Script> = None;
     let mut position = 0;
     for event in &conversation.events {
@@ -345,9 +345,10 @@ pub(super) fn next(conversation: &Conversation, counters: &Counters) -> Next {
         }
     }
     let Some(script) = script else { return Next::None };
+    let name = format!("{client} {} {}", conversation.model, script.name);
     for (number, step) in script.steps.iter().enumerate().skip(position) {
         let happens = match step.manner.times {
-            Some(times) if step.action.is_trouble() => counters.take(&script.name, number, times),
+            Some(times) if step.action.is_trouble() => counters.take(&name, number, times),
             _ => true,
         };
         if happens {

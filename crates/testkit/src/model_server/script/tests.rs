@@ -6,7 +6,7 @@ fn said(events: &[Event]) -> Conversation {
 }
 
 fn step_after(events: &[Event], counters: &Counters) -> Option<usize> {
-    match next(&said(events), counters) {
+    match next("", &said(events), counters) {
         Next::Step(number, _) => Some(number),
         _ => None,
     }
@@ -26,7 +26,7 @@ fn the_history_says_which_step_is_next() {
     let history = [user.clone(), Event::Call, Event::Call, Event::Said, more.clone()];
     assert_eq!(step_after(&history, &counters), Some(4));
     let history = [user, Event::Call, Event::Call, Event::Said, more, Event::Said];
-    assert_eq!(next(&said(&history), &counters), Next::Finished(5));
+    assert_eq!(next("", &said(&history), &counters), Next::Finished(5));
 }
 
 #[test]
@@ -35,8 +35,11 @@ fn a_new_script_begins_anew_and_no_script_is_none() {
     let first = Event::User(script_prompt("go", json!([{"shell": "a"}, {"shell": "b"}])));
     let second = Event::User(script_prompt("go", json!([{"shell": "c"}, {"shell": "d"}])));
     assert_eq!(step_after(&[first.clone(), Event::Call, second], &counters), Some(0));
-    assert_eq!(next(&said(&[Event::User("hello".to_owned())]), &counters), Next::None);
-    assert_eq!(next(&said(&[first, Event::Call, Event::Call, Event::Call]), &counters), Next::Finished(2));
+    assert_eq!(next("", &said(&[Event::User("hello".to_owned())]), &counters), Next::None);
+    assert_eq!(
+        next("", &said(&[first, Event::Call, Event::Call, Event::Call]), &counters),
+        Next::Finished(2)
+    );
 }
 
 #[test]
@@ -51,7 +54,7 @@ fn a_trouble_happens_as_often_as_it_says() {
 fn a_prompt_in_the_quotes_of_opencode_is_understood() {
     let prompt = script_prompt("say \"hi\"", json!([{"write": {"path": "a", "content": "\"x\"\n]]\\"}}]));
     let quoted = format!("\"{}\"", prompt.replace('"', "\\\""));
-    let step = |text: &str| match next(&said(&[Event::User(text.to_owned())]), &Counters::default()) {
+    let step = |text: &str| match next("", &said(&[Event::User(text.to_owned())]), &Counters::default()) {
         Next::Step(_, step) => step,
         other => panic!("{other:?}"),
     };
@@ -81,5 +84,5 @@ fn a_wrong_script_is_an_error() {
         assert!(Script::read(wrong.clone()).is_err(), "{wrong}");
     }
     let text = Event::User("[[fake no json]]".to_owned());
-    assert!(matches!(next(&said(&[text]), &Counters::default()), Next::Wrong(_)));
+    assert!(matches!(next("", &said(&[text]), &Counters::default()), Next::Wrong(_)));
 }
