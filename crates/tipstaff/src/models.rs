@@ -6,11 +6,11 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::exit::Problem;
 use std::sync::Arc;
-use tipstaff_broker::{GatewayConfig, PlainHttp, Pricer, Upstream, Wire};
+use tipstaff_broker::{GatewayConfig, PlainHttp, Upstream, Wire};
 use tipstaff_engine::engine;
+use tipstaff_model::TaskSpec;
 use tipstaff_model::price::PriceTable;
 use tipstaff_model::warrant::{ModelGrant, ModelPattern};
-use tipstaff_model::{MicroUsd, TaskSpec, Usage};
 use tipstaff_seal::Secret;
 use tipstaff_seal::redact::Redactor;
 
@@ -78,7 +78,7 @@ pub(crate) async fn gateway(
     let redactor = Redactor::new().with_values(key.as_ref());
     let upstream = Upstream::new(name, wire, &base, key, plain)
         .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
-    let prices = Arc::new(Prices(PriceTable::builtin()?));
+    let prices = Arc::new(PriceTable::builtin()?);
     let gateway = GatewayConfig {
         upstreams: vec![upstream],
         prices,
@@ -87,16 +87,6 @@ pub(crate) async fn gateway(
         entropy: Arc::clone(&context.entropy),
     };
     Ok((Some(gateway), redactor))
-}
-
-/// The price table in force.
-struct Prices(PriceTable);
-
-impl Pricer for Prices {
-    fn cost(&self, provider: &str, model: &str, usage: &Usage) -> (MicroUsd, bool) {
-        let quote = self.0.quote(provider, model);
-        (quote.price.cost(usage), !quote.known)
-    }
 }
 
 /// Where a provider is: its wire, its base, whether plain HTTP is accepted, and whether somebody here set it.
