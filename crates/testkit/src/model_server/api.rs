@@ -1,6 +1,6 @@
 //! Which path speaks which language, and the languages under one roof.
 
-use super::conversation::{Conversation, Message};
+use super::conversation::{Conversation, Message, event};
 use super::{anthropic, chat, gemini, responses};
 use serde_json::Value;
 
@@ -128,6 +128,17 @@ impl Api {
             Self::Messages => anthropic::error(status, message),
             Self::Responses | Self::Chat => responses::error(status, message),
             Self::Gemini => gemini::error(status, message, retry_after),
+        }
+    }
+
+    /// An error in the middle of a stream, the last that it has.
+    pub(super) fn error_frame(self, status: u16, words: &str, message: &Message, as_array: bool) -> String {
+        let error = self.error(status, words, None);
+        match self {
+            Self::Messages => event(Some("error"), &error.to_string()),
+            Self::Responses => responses::failed_frame(message, words),
+            Self::Chat | Self::Gemini if !as_array => event(None, &error.to_string()),
+            Self::Chat | Self::Gemini => format!("{error}\n]\n"),
         }
     }
 

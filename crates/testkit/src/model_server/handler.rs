@@ -243,6 +243,18 @@ impl ApiCall<'_> {
                 End::Silence,
             ),
             Action::Half(text) => first_half(api, conversation, &say(text.clone()), End::Break),
+            Action::BreakOff(text) => {
+                let words = "Scripted overload.";
+                if !conversation.streaming {
+                    return error(api, 529, words);
+                }
+                let message = say(text.clone());
+                let mut frames = api.frames(&message, conversation);
+                frames.truncate(frames.len() / 2);
+                frames.push(api.error_frame(529, words, &message, conversation.as_array));
+                let pieces = frames.into_iter().map(Bytes::from).collect();
+                Answer::pieces(200, content_type(conversation), pieces)
+            }
             Action::Garbage(kind) => garbage(api, conversation, *kind, say("Nonsense follows.".to_owned())),
             Action::Flood(flood) => {
                 let mut message = say("x".repeat(FLOOD_PIECE));

@@ -22,6 +22,7 @@
 //! | `{"status":429,"retry_after":2,"should_retry":false}` | an error as the provider words it (`fail` is the same) |
 //! | `{"stall":"headers"}` | silence until the client leaves: after the `headers`, in the `middle`, or `nothing` at all |
 //! | `{"half":"text"}` | says the first half and breaks the connection |
+//! | `{"break_off":"text"}` | says the first half, then that the provider is overloaded, and ends properly |
 //! | `{"garbage":"html"}` | `html`: another type of content; `broken`: the right type and no JSON; `usage`: nonsense for token numbers |
 //! | `{"flood":{"megabytes":100,"shape":"events"}}` | that much text, as `events` or as one `line`, then a proper end |
 //! | `{"echo_key":true}` | answers with the key that it was sent, in the body and in the header `x-echoed-key` |

@@ -199,6 +199,17 @@ pub(super) fn frames(message: &Message) -> Vec<String> {
     frames
 }
 
+/// How a stream ends that failed after its beginning. It tells no tokens.
+pub(super) fn failed_frame(message: &Message, words: &str) -> String {
+    let mut response = response(message, false);
+    if let Some(fields) = response.as_object_mut() {
+        fields.insert("status".to_owned(), json!("failed"));
+        fields.insert("error".to_owned(), json!({"code": "server_error", "message": words}));
+    }
+    let name = "response.failed";
+    event(Some(name), &json!({"type": name, "response": response}).to_string())
+}
+
 /// The form of errors of both of OpenAI's APIs.
 pub(super) fn error(status: u16, message: &str) -> Value {
     let (kind, code) = match status {

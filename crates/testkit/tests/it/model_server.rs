@@ -303,6 +303,22 @@ fn half_an_answer_ends_in_the_middle() {
 }
 
 #[test]
+fn an_answer_that_is_broken_off_says_so_and_ends_properly() {
+    let text = "This text is long enough that its middle is somewhere in it, and not in what frames it.";
+    let mut shown = String::new();
+    for api in ALL {
+        let server = start();
+        let reply = scripted(&server, api, true, json!([{ "break_off": text }]));
+        assert!(reply.whole && reply.status == 200, "{reply:?}");
+        let said = api.streamed_text(&reply);
+        assert!(!said.is_empty() && text.starts_with(&said) && said != text, "{api:?} {said}");
+        shown.push_str(&format!("{api:?} {}\n", reply.events().last().unwrap()));
+        assert_eq!(scripted(&server, api, false, json!([{ "break_off": text }])).status, 529);
+    }
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
 fn garbage_is_garbage() {
     for api in ALL {
         let server = start();
