@@ -10,6 +10,10 @@
 mod checkout;
 mod docs;
 mod egress;
+mod gateway;
+mod gateway_attacks;
+mod gateway_money;
+mod gateway_support;
 mod mirror;
 mod poisoned;
 mod pushing;
