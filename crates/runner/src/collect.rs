@@ -4,9 +4,9 @@
 //! to the broker, which judges the push like any other.
 
 use crate::RunnerError;
-use crate::carry::Runner;
 use crate::compile::{SandboxRules, compile_spec};
 use crate::prepare::Prepared;
+use crate::runner::Runner;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -99,7 +99,7 @@ pub(crate) async fn collect(
     let broker = serve(listener)?;
     let report = read_bounded(running.stderr.take(), REPORT);
     let patch = read_bounded(running.stdout.take(), PATCH);
-    let ended = crate::carry::wait_for(&mut running, TIME).await?;
+    let ended = crate::wait::wait_for(&mut running, TIME).await?;
     broker.stop().await;
     let (text, _) = report.await.unwrap_or_default();
     let (patch, whole) = patch.await.unwrap_or_default();

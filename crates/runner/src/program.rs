@@ -3,8 +3,9 @@
 //! Promise: an agent's program never runs on the host, not even to say its version: it is asked inside a sandbox with
 //! no way out. The answer is kept until the file changes.
 
-use crate::carry::{Runner, wait_for};
 use crate::compile::{AGENT_HOME_BYTES, compile_limits};
+use crate::runner::Runner;
+use crate::wait::wait_for;
 use crate::{Layout, RunnerError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -144,7 +144,7 @@ pub(crate) async fn supervise(
     watch: &Watch<'_>,
     session: &mut Session,
 ) -> Result<Supervised, RunnerError> {
-    let ended = crate::carry::end_of(running)?;
+    let ended = crate::wait::end_of(running)?;
     let (sender, mut chunks) = mpsc::channel(32);
     pump(running.stdout.take(), Stream::Stdout, sender.clone())?;
     pump(running.stderr.take(), Stream::Stderr, sender)?;

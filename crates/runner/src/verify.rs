@@ -5,10 +5,10 @@
 //! the commands write is kept as evidence, and its digest is in the audit log.
 
 use crate::announce::{Notice, Observer};
-use crate::carry::Runner;
 use crate::compile::{SandboxRules, compile_spec};
 use crate::prepare::Prepared;
 use crate::project::Verification;
+use crate::runner::Runner;
 use crate::session::Session;
 use crate::supervise::{Cancel, Stall, Supervised, Watch, supervise};
 use crate::{RunnerError, collect};

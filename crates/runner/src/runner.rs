@@ -1,0 +1,174 @@
+//! What a runner is made of, and the small things that it offers.
+
+use crate::supervise::Cancel;
+use crate::supervise::Stall;
+use crate::{Layout, RunLock, RunnerError};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tipstaff_broker::{
+    Bounds, Broker, BrokerConfig, BrokerHandle, Checkouts, GatewayConfig, Git, Mirror, Mirrors, Quarantine,
+    ServedRepository,
+};
+use tipstaff_model::{Clock, ControlPlane, ExitReason, LiveWarrant, OrgId, RunId, RunState, TaskSpec};
+use tipstaff_sandbox::{Running, Sandbox, SandboxSpec, ToolchainGrant};
+use tipstaff_seal::redact::Redactor;
+use tipstaff_seal::{SignedWarrant, VerifyingKey};
+
+/// What a runner is made of.
+pub struct RunnerConfig {
+    /// Where everything lies.
+    pub layout: Layout,
+    /// The sandbox, probed.
+    pub sandbox: Arc<Sandbox>,
+    /// Our git.
+    pub git: Arc<Git>,
+    /// Where identities of runs are locked; shared by all of this machine.
+    pub identities: PathBuf,
+    /// Toolchains that every run may read.
+    pub grants: Vec<ToolchainGrant>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The broker's bounds.
+    pub bounds: Bounds,
+    /// Private addresses that the broker may dial for granted hosts: upstreams that the operator runs on this machine.
+    pub allow_private_addresses: Vec<SocketAddr>,
+    /// How long an agent may do nothing.
+    pub stall: Stall,
+}
+
+/// Carries leases out. Cheap to share; any number of runs at once.
+pub struct Runner {
+    pub(crate) config: RunnerConfig,
+    pub(crate) no_overlay: AtomicBool,
+}
+
+/// One lease, with all that is needed for it.
+pub struct Job {
+    /// What to do.
+    pub task: TaskSpec,
+    /// The grant.
+    pub warrant: SignedWarrant,
+    /// The control plane's key: the runner checks the signature itself.
+    pub key: VerifyingKey,
+    /// The run's lock, taken before the run was on record.
+    pub lock: RunLock,
+    /// The mirror, with the base pinned.
+    pub mirror: Mirror,
+    /// How the base's branch is called, where it has one.
+    pub base_branch: Option<String>,
+    /// The person's wish to end it.
+    pub cancel: Cancel,
+    /// The models that may be asked, with their keys; `None` where none may.
+    pub gateway: Option<GatewayConfig>,
+    /// Takes secrets out of everything that the run says; knows the live ones.
+    pub redactor: Redactor,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Where.
+    pub state: RunState,
+    /// Why.
+    pub reason: ExitReason,
+}
+
+impl Runner {
+    /// A runner over a state folder.
+    #[must_use]
+    pub const fn new(config: RunnerConfig) -> Self {
+        Self { config, no_overlay: AtomicBool::new(false) }
+    }
+
+    /// The mirrors of one tenant; two tenants never share one.
+    ///
+    /// # Errors
+    /// When their folder can't be made.
+    pub fn mirrors(&self, org: OrgId) -> Result<Mirrors, RunnerError> {
+        let root = self.config.layout.mirrors().join(org.to_string());
+        Ok(Mirrors::new(Arc::clone(&self.config.git), root, Default::default())?)
+    }
+
+    /// The warm checkouts of one tenant.
+    ///
+    /// # Errors
+    /// When their folder can't be made.
+    pub fn checkouts(&self, org: OrgId) -> Result<Checkouts, RunnerError> {
+        let root = self.config.layout.checkouts().join(org.to_string());
+        Ok(Checkouts::new(Arc::clone(&self.config.git), root, Default::default())?)
+    }
+
+    /// Our git.
+    #[must_use]
+    pub const fn git(&self) -> &Arc<Git> {
+        &self.config.git
+    }
+
+    /// The sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.config.sandbox
+    }
+
+    /// Where identities are locked.
+    #[must_use]
+    pub fn identities(&self) -> &Path {
+        &self.config.identities
+    }
+
+    /// Toolchains that every run may read.
+    #[must_use]
+    pub fn grants(&self) -> &[ToolchainGrant] {
+        &self.config.grants
+    }
+
+    /// The quarantine of a run, where there is one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn quarantine(&self, run: RunId) -> Result<Quarantine, RunnerError> {
+        Ok(Quarantine::open(Arc::clone(&self.config.git), &self.config.layout.result(run)).await?)
+    }
+
+    /// The layout.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.config.layout
+    }
+
+    /// Starts a sandbox without holding up other runs.
+    ///
+    /// # Errors
+    /// As the sandbox says.
+    pub async fn start(&self, spec: SandboxSpec) -> Result<Running, RunnerError> {
+        let sandbox = Arc::clone(&self.config.sandbox);
+        tokio::task::spawn_blocking(move || sandbox.start(&spec))
+            .await
+            .map_err(|error| RunnerError::Io {
+                action: "starting the sandbox",
+                source: std::io::Error::other(error),
+            })?
+            .map_err(RunnerError::from)
+    }
+
+    /// Serves a sandbox's listener under a warrant.
+    ///
+    /// # Errors
+    /// When the listener can't be used.
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        repositories: Vec<ServedRepository>,
+        live: &Arc<LiveWarrant>,
+        control: &Arc<dyn ControlPlane>,
+        gateway: Option<GatewayConfig>,
+    ) -> Result<BrokerHandle, RunnerError> {
+        let mut config = BrokerConfig::new(Arc::clone(&self.config.git), repositories);
+        config.bounds = self.config.bounds;
+        config.gateway = gateway;
+        config.allow_private_addresses.clone_from(&self.config.allow_private_addresses);
+        Ok(Broker::new(config, Arc::clone(live), Arc::clone(control)).serve(listener)?)
+    }
+}
