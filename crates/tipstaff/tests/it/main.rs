@@ -6,7 +6,7 @@
 )]
 
 #[cfg(test)]
-mod agents;
+mod real_agents;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
