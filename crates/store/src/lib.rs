@@ -4,6 +4,7 @@
 mod agent;
 mod audit;
 mod audit_verify;
+mod budget;
 mod config;
 mod error;
 mod event;
@@ -11,6 +12,7 @@ mod identity;
 mod lease;
 mod migrate;
 mod outbox;
+mod price;
 mod reap;
 mod refusal;
 mod repository;
@@ -20,6 +22,7 @@ mod scope;
 mod secret;
 mod signal;
 mod signing;
+mod spend;
 pub mod sql;
 mod store;
 mod task;
@@ -28,6 +31,7 @@ mod warrant;
 
 pub use agent::AgentDraft;
 pub use audit::{AuditBody, AuditCheckpoint, AuditEntry, AuditErasure, AuditReceipt};
+pub use budget::{Budget, BudgetStanding};
 pub use config::{BUSY_TIMEOUT_MS, Engine, StoreConfig};
 pub use error::StoreError;
 pub use event::Event;
@@ -44,6 +48,7 @@ pub use scope::{LocalPrincipal, OrgScope, Principal};
 pub use secret::{SECRET_NAME_LIMIT, SecretInfo};
 pub use signal::{Subscription, Topic};
 pub use signing::KeyPurpose;
+pub use spend::{Spend, SpendAccount, SpendBy, SpendState, SpendSum};
 pub use sql::driver::DriverError;
 pub use store::Store;
 pub use store::postgres::{APP_ROLE, PostgresPasswords, SCHEDULER_ROLE};
@@ -55,11 +60,13 @@ pub use warrant::StoredWarrant;
 const STATEMENTS: &[&[sql::Statement]] = &[
     agent::STATEMENTS,
     audit::STATEMENTS,
+    budget::STATEMENTS,
     event::STATEMENTS,
     identity::STATEMENTS,
     lease::STATEMENTS,
     migrate::STATEMENTS,
     outbox::STATEMENTS,
+    price::STATEMENTS,
     refusal::STATEMENTS,
     repository::STATEMENTS,
     ring::STATEMENTS,
@@ -67,6 +74,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     secret::STATEMENTS,
     signal::STATEMENTS,
     signing::STATEMENTS,
+    spend::STATEMENTS,
     store::postgres::STATEMENTS,
     store::sqlite::STATEMENTS,
     task::STATEMENTS,

@@ -316,6 +316,9 @@ impl OrgTx {
         self.lease_guard(lease).await?;
         let from = self.run_set(lease, update).await?;
         if let Some(state) = update.state.filter(|state| *state != from) {
+            if state.is_final() {
+                self.spend_close(lease.run()).await?;
+            }
             self.task_move(lease, state, update.error.as_deref()).await?;
         }
         Ok(())
@@ -366,6 +369,12 @@ impl OrgTx {
         self.lease_guard(lease).await?;
         let (cost, tokens) = (stored(Some(cost_micro_usd)), stored(Some(tokens)));
         self.change(RUN_CHARGE, values![lease.run(), cost, tokens]).await?;
+        Ok(())
+    }
+
+    /// Adds to what a run cost, or takes from it what was presumed; see [`crate::spend`].
+    pub(crate) async fn run_spent(&mut self, run: RunId, cost: i64, tokens: i64) -> Result<(), StoreError> {
+        self.change(RUN_CHARGE, values![run, cost, tokens]).await?;
         Ok(())
     }
 

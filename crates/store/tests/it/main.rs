@@ -14,6 +14,7 @@
 mod support;
 
 mod audit;
+mod cancel;
 mod faults;
 mod lease;
 mod plans;
@@ -21,6 +22,7 @@ mod processes;
 mod ring;
 mod schema;
 mod signals;
+mod spend;
 mod statements;
 mod story;
 mod two_orgs;

@@ -78,7 +78,10 @@ async fn foreign_keys_and_unique_keys_carry_the_org() {
     assert_eq!(without, "");
     let on_sqlite = |text: &str| text.matches("foreign key (").count() + text.matches("unique (").count();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
-    let read = |engine: &str| std::fs::read_to_string(format!("{folder}/{engine}/0001_ground.sql")).unwrap();
+    let read = |engine: &str| {
+        let one = |name: &str| std::fs::read_to_string(format!("{folder}/{engine}/{name}.sql")).unwrap();
+        one("0001_ground") + &one("0002_spending")
+    };
     assert_eq!(on_sqlite(&read("sqlite")), on_sqlite(&read("postgres")));
     // The same indexes, too.
     let indexes = |text: String| {

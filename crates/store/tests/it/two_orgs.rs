@@ -2,6 +2,7 @@
 //!
 //! B's rows have the very same ids, names and keys as A's: both use the same source of randomness.
 
+use crate::spend::{ask, call, settled};
 use crate::support::{START, World, audit_draft, event, person, ring_key, run_draft, task_draft, warrant};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -9,14 +10,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AgentRole, EngineKind, FixedClock, FixedEntropy, Refusal, RepositoryId, Rule, RunId, RunState, TaskId,
-    WarrantId,
+    AgentRole, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind, FixedClock, FixedEntropy, MicroUsd,
+    PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId, WarrantId,
 };
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_store::{
-    AgentDraft, Engine, KeyPurpose, OrgScope, Principal, RepositoryKind, RunDecision, Store, TaskDraft,
-    TaskFilter,
+    AgentDraft, Engine, KeyPurpose, OrgScope, Principal, RepositoryKind, RunDecision, SpendBy, Store,
+    TaskDraft, TaskFilter,
 };
 
 /// What was called and what it answered.
@@ -78,6 +79,26 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.event_add(&lease, &[event("a"), event("b")]));
     call!(journal, tx.refusal_add(&lease, &Refusal::new(Rule::ForcePush, "x", "y")));
     call!(journal, tx.run_charge(&lease, 5, 6));
+    call!(journal, tx.budget_set(&BudgetHolder::Org, BudgetPeriod::Month, MicroUsd::from_micro(500)));
+    call!(
+        journal,
+        tx.budget_set(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Day, MicroUsd::from_micro(400))
+    );
+    call!(
+        journal,
+        tx.budget_set(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Week, MicroUsd::from_micro(1))
+    );
+    call!(journal, tx.budget_remove(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Week));
+    let account = call!(journal, tx.spend_account(run));
+    assert!(account.is_some());
+    let account = crate::spend::account(300);
+    call!(journal, tx.spend_reserve(&lease, &account, &ask(call(1), 200, 100)));
+    call!(journal, tx.spend_reserve(&lease, &account, &ask(call(2), 200, 100)));
+    call!(journal, tx.spend_reserve(&lease, &account, &ask(call(3), 200, 100)));
+    call!(journal, tx.spend_settle(&lease, &settled(call(1), 150)));
+    call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
+    call!(journal, tx.price_table_reset());
+    call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
     call!(journal, tx.lease_renew(&lease, 60_000));
     call!(journal, tx.secret_set("token", &Secret::new(b"value".to_vec())));
     call!(journal, tx.secret_set("gone", &Secret::new(b"value".to_vec())));
@@ -174,6 +195,16 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
         .await;
     journal.note("audit_export", &(answer, exported));
     call!(journal, tx.outbox_list(100));
+    let (first, last) = (CalendarDay::FIRST, CalendarDay::LAST);
+    for by in [SpendBy::Model, SpendBy::Agent, SpendBy::Day] {
+        call!(journal, tx.spend_by(by, first, last));
+    }
+    call!(journal, tx.spend_of_run(ids.run));
+    call!(journal, tx.spend_list_of_run(ids.run));
+    call!(journal, tx.spend_get(call(1)));
+    call!(journal, tx.budget_list());
+    call!(journal, tx.budget_standing());
+    call!(journal, tx.price_table());
 }
 
 /// A store whose ids and keys follow from `seed`.
