@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod builtin;
 mod claude_code;
 mod codex;
 mod command;
@@ -10,6 +11,7 @@ mod opencode;
 mod program;
 mod session;
 
+pub use builtin::{BUILT_IN, BuiltInAgent};
 pub use program::Program;
 
 use tipstaff_model::{AgentEvent, EngineKind};
