@@ -129,7 +129,7 @@ mod tests {
             assert_eq!(agent.instructions.contains("You change nothing"), !may_push, "{}", agent.name);
             assert_eq!(
                 agent.instructions.contains("committed and pushed for you"),
-                may_write,
+                may_push,
                 "{}",
                 agent.name
             );
