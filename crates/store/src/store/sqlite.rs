@@ -13,6 +13,8 @@ use crate::sql::sqlite::{SqliteConnection, SqliteRows};
 use crate::sql::{Link, Value, statements};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tipstaff_model::Clock;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -20,6 +22,8 @@ use tokio::time::Instant;
 
 /// Bytes of a page; SQLite's default.
 const PAGE: u64 = 4096;
+/// A commit that takes longer was waiting for its disk: the next one leaves its thread to others.
+const SLOW_COMMIT: Duration = Duration::from_millis(5);
 /// Milliseconds between two looks at a lock that another process has; the last one repeats.
 const LOOK_AGAIN_MS: [u64; 6] = [1, 1, 2, 3, 5, 10];
 
@@ -51,6 +55,7 @@ pub(super) async fn open(path: &Path, config: &StoreConfig, clock: &dyn Clock) -
         setup,
         begin,
         patience,
+        slow: Arc::default(),
     };
     let inspect = pool(1, PLAIN.to_owned(), BEGIN_READ);
     let mut link = inspect.begin().await.map_err(driver)?;
@@ -85,6 +90,8 @@ pub(crate) struct SqlitePool {
     begin: &'static str,
     /// How long to wait for a place, and for other processes.
     patience: Duration,
+    /// Whether the last commit took longer than [`SLOW_COMMIT`].
+    slow: Arc<AtomicBool>,
 }
 
 impl SqlitePool {
@@ -98,7 +105,7 @@ impl SqlitePool {
             held.fill(opened.await?);
         }
         // From here on, being dropped at any point rolls back, whether or not the transaction has begun.
-        let mut link = SqliteLink { held, patience: self.patience };
+        let mut link = SqliteLink { held, patience: self.patience, slow: Arc::clone(&self.slow) };
         patiently(deadline, || link.held.connection()?.execute(self.begin, &[]).map_err(DriverError::from))
             .await?;
         Ok(Link::Sqlite(link))
@@ -143,6 +150,7 @@ pub(crate) fn may_take_long<T>(work: impl FnOnce() -> T) -> T {
 pub(crate) struct SqliteLink {
     held: Held<SqliteConnection>,
     patience: Duration,
+    slow: Arc<AtomicBool>,
 }
 
 impl SqliteLink {
@@ -185,8 +193,16 @@ impl SqliteLink {
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), DriverError> {
+        let (slow, begun) = (self.slow.load(Ordering::Relaxed), Instant::now());
         // When it fails, dropping rolls back.
-        self.run(|connection| connection.execute("commit", &[])).await.map(drop)
+        let done = self.run(|connection| {
+            let mut commit = || connection.execute("commit", &[]);
+            // Handing the thread's other tasks over costs more than a fast disk's flush.
+            if slow { may_take_long(commit) } else { commit() }
+        });
+        done.await?;
+        self.slow.store(begun.elapsed() > SLOW_COMMIT, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) async fn rollback(mut self) -> Result<(), DriverError> {

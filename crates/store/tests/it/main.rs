@@ -15,6 +15,7 @@ mod support;
 
 mod audit;
 mod cancel;
+mod cancel;
 mod faults;
 mod lease;
 mod plans;
