@@ -15,7 +15,6 @@ mod support;
 
 mod audit;
 mod cancel;
-mod cancel;
 mod faults;
 mod lease;
 mod plans;
