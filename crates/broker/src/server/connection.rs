@@ -46,9 +46,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         stream.set_idle_limit(bounds.idle_time);
         // A connection that is kept may be silent until its next request begins, or go.
         let mut beginning = BytesMut::with_capacity(2048);
-        match stream.read_buf(&mut beginning).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => stream.give_back(beginning.freeze()),
+        let mut lapsed = shared.lapsed.subscribe();
+        if *lapsed.borrow_and_update() {
+            return;
+        }
+        tokio::select! {
+            read = stream.read_buf(&mut beginning) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(_) => stream.give_back(beginning.freeze()),
+            },
+            _ = lapsed.changed() => return,
         }
     }
 }

@@ -301,15 +301,30 @@ impl Gate {
     }
 
     pub(crate) async fn with(upstream: Scripted, budget: u64, bounds: Bounds, gateway: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let git = crate::support::open_git(dir.path()).await;
-        let clock = Arc::new(FixedClock::at(NOW));
-        let entropy = Arc::new(FixedEntropy::seeded(7));
         let base = format!("http://{}", upstream.address);
         let made = |name: &str, wire| {
             let key = Some(Secret::new(KEY.to_owned()));
             Upstream::new(name, wire, &base, key, PlainHttp::LoopbackOnly).unwrap()
         };
+        let upstreams = vec![
+            made("anthropic", Wire::Anthropic),
+            made("openai", Wire::OpenAi),
+            made("gemini", Wire::Gemini),
+        ];
+        let gateway = gateway.then(|| (upstreams, GatewayClient::new().unwrap()));
+        Self::at(upstream, budget, bounds, gateway).await
+    }
+
+    pub(crate) async fn at(
+        upstream: Scripted,
+        budget: u64,
+        bounds: Bounds,
+        gateway: Option<(Vec<Upstream>, GatewayClient)>,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let git = crate::support::open_git(dir.path()).await;
+        let clock = Arc::new(FixedClock::at(NOW));
+        let entropy = Arc::new(FixedEntropy::seeded(7));
         let mut warrant = Warrant::issue(IssueRequest {
             ids: (
                 WarrantId::new(&*clock, &*entropy),
@@ -344,14 +359,10 @@ impl Gate {
         let warrant = Arc::new(LiveWarrant::new(warrant, Arc::clone(&clock) as Arc<dyn Clock>));
         let ledger = Arc::new(Ledger::default());
         ledger.budget.store(budget, Ordering::SeqCst);
-        let gateway = gateway.then(|| GatewayConfig {
-            upstreams: vec![
-                made("anthropic", Wire::Anthropic),
-                made("openai", Wire::OpenAi),
-                made("gemini", Wire::Gemini),
-            ],
+        let gateway = gateway.map(|(upstreams, client)| GatewayConfig {
+            upstreams,
             prices: Arc::new(Flat),
-            client: GatewayClient::new().unwrap(),
+            client,
             clock: clock.clone(),
             entropy,
         });

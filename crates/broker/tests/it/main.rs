@@ -14,6 +14,7 @@ mod gateway;
 mod gateway_attacks;
 mod gateway_money;
 mod gateway_support;
+mod gateway_tls;
 mod mirror;
 mod poisoned;
 mod pushing;
