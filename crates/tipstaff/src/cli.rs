@@ -1,5 +1,11 @@
 //! The command line: what can be said, and its manual.
 
+mod money;
+
+pub(crate) use money::{
+    BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
+};
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use tipstaff_model::{AgentRole, EngineKind, MicroUsd, WarrantKind};
@@ -75,6 +81,19 @@ pub(crate) enum Command {
     /// The keys that seal secrets at rest
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Keys of models' providers and other values, sealed in the store
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+    /// What models cost, and your own price table
+    #[command(subcommand)]
+    Prices(PricesCommand),
+    /// How much your org and its agents may spend in a day, a week or a month
+    #[command(subcommand)]
+    Budgets(BudgetsCommand),
+    /// What was spent, by model, agent or day
+    Costs(CostsArgs),
+    /// Take secrets out of text, from standard input to standard output
+    Redact(RedactArgs),
     /// Prepare a PostgreSQL database
     #[command(subcommand)]
     Database(DatabaseCommand),
@@ -392,6 +411,25 @@ pub(crate) enum KeysCommand {
     List,
     /// Make a new key and seal everything with it again; safe while runs go on, and goes on where it was interrupted
     Rotate,
+}
+
+/// `tipstaff redact`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is found becomes [redacted:<rule>]. Text flows as it comes; only what may be the beginning of a secret waits.
+The exit code is 0 whether something was found or not; 1 when a file can't be read, 2 for wrong usage. With --json the
+report is one object a line on standard error: rule, offset, length and, for files, file.
+
+Examples:
+  make 2>&1 | tipstaff redact
+  tipstaff redact --report session.jsonl > clean.jsonl")]
+pub(crate) struct RedactArgs {
+    /// Say on standard error which rule found something at which byte of the input; never the value
+    #[arg(long)]
+    pub(crate) report: bool,
+    /// Files to read one after the other [default: standard input]
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// `tipstaff database …`

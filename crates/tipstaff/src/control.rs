@@ -1,24 +1,29 @@
 //! The control plane of one machine: the port that runner and broker speak to, over the store, fenced by the lease.
 
+mod ledger;
+
+use ledger::Ledger;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AuditAction, AuditDraft, AuditOutcome, BoxFuture, Clock, ControlPlane, ControlPlaneError, EventDraft,
-    EventKind, Heartbeat, Refusal, RunState,
+    EventKind, Heartbeat, Refusal, RunState, SpendAnswer, SpendRequest, SpendSettlement,
 };
-use tipstaff_store::{LEASE_MS, Lease, OrgTx, Store, StoreError};
+use tipstaff_store::{LEASE_MS, Lease, OrgTx, SpendSum, Store, StoreError};
 
 /// The control plane for one lease.
 pub(crate) struct LocalControlPlane {
     store: Store,
     lease: Lease,
     clock: Arc<dyn Clock>,
+    ledger: Ledger,
 }
 
 impl LocalControlPlane {
     /// Speaks for `lease`.
     pub(crate) fn new(store: Store, lease: Lease, clock: Arc<dyn Clock>) -> Self {
-        Self { store, lease, clock }
+        let ledger = Ledger::new(store.clone(), lease.clone());
+        Self { store, lease, clock, ledger }
     }
 
     fn actor(&self) -> String {
@@ -50,6 +55,11 @@ impl LocalControlPlane {
             if state.is_final() {
                 tx.warrant_revoke_run(run).await.map_err(told)?;
                 tx.audit_note(decided(&update, run, state));
+                // Single calls are in the ledger; the log has their sum.
+                let sum = tx.spend_of_run(run).await.map_err(told)?;
+                if sum.calls > 0 {
+                    tx.audit_note(spent(&sum, run));
+                }
             }
         }
         tx.commit().await.map_err(told)
@@ -75,6 +85,16 @@ fn decided(update: &RunUpdate, run: tipstaff_model::RunId, state: RunState) -> A
         draft = draft.with("files_changed", files);
     }
     draft
+}
+
+/// What a run spent in all.
+fn spent(sum: &SpendSum, run: tipstaff_model::RunId) -> AuditDraft {
+    AuditDraft::new("system", AuditAction::RunSpent, format!("run:{run}"))
+        .with("cost", sum.cost)
+        .with("calls", sum.calls)
+        .with("tokens", sum.usage.total())
+        .with("price_unknown", sum.price_unknown)
+        .with("estimated", sum.estimated)
 }
 
 /// What the worker is told of an error of the store.
@@ -141,5 +161,13 @@ impl ControlPlane for LocalControlPlane {
 
     fn run_update(&self, update: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(self.update(update))
+    }
+
+    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
+        Box::pin(self.ledger.reserve(request))
+    }
+
+    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(self.ledger.settle(settlement))
     }
 }

@@ -47,6 +47,7 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Man { dir } => manual(dir.as_deref(), &output),
         Command::Sandbox(command) => commands::sandbox::sandbox(command, env, output).await,
         Command::Database(cli::DatabaseCommand::Prepare) => commands::database::prepare(&env, &output).await,
+        Command::Redact(arguments) => commands::redact::redact(&arguments, &output),
         Command::Doctor => commands::doctor::doctor(env, output).await,
         Command::Bench(command) => commands::bench::bench(command, env, output).await,
         Command::Audit(command) if command.is_offline() => commands::audit::offline(command, &output),
@@ -70,6 +71,18 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         }
         Command::Audit(command) => commands::audit::audit(command, Context::open(env, output).await?).await,
         Command::Keys(command) => commands::keys::keys(command, Context::open(env, output).await?).await,
+        Command::Secrets(command) => {
+            commands::secrets::secrets(command, Context::open(env, output).await?).await
+        }
+        Command::Prices(command) => {
+            commands::prices::prices(command, Context::open(env, output).await?).await
+        }
+        Command::Budgets(command) => {
+            commands::budgets::budgets(command, Context::open(env, output).await?).await
+        }
+        Command::Costs(arguments) => {
+            commands::costs::costs(arguments, Context::open(env, output).await?).await
+        }
     }
 }
 

@@ -3,12 +3,17 @@
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod budgets;
+pub(crate) mod costs;
 pub(crate) mod database;
 pub(crate) mod doctor;
 pub(crate) mod keys;
+pub(crate) mod prices;
+pub(crate) mod redact;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod sandbox;
+pub(crate) mod secrets;
 pub(crate) mod sessions;
 pub(crate) mod warrants;
 pub(crate) mod worker;

@@ -6,8 +6,6 @@
 )]
 
 #[cfg(test)]
-mod real_agents;
-#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod bad_input;
@@ -20,13 +18,21 @@ mod hostile;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod money;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]
+mod real_agents;
+#[cfg(test)]
+mod redact;
+#[cfg(test)]
 mod results;
 #[cfg(test)]
 mod sandbox;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod session;
 #[cfg(test)]

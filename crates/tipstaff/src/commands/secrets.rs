@@ -1,0 +1,161 @@
+//! `tipstaff secrets`: keys of models' providers and other values, sealed in the store. No value is ever shown.
+
+use crate::cli::{SecretChoice, SecretsCommand};
+use crate::context::Context;
+use crate::exit::Problem;
+use crate::models::secret_name;
+use crate::output::time;
+use serde_json::json;
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+use tipstaff_model::{AuditAction, AuditDraft};
+use tipstaff_seal::Secret;
+use tipstaff_store::SECRET_NAME_LIMIT;
+
+/// Providers that need no configuration.
+const PUBLIC: [&str; 3] = ["anthropic", "openai", "gemini"];
+/// The largest value, in bytes.
+const LARGEST: usize = 64 << 10;
+
+/// Carries out `tipstaff secrets …`.
+pub(crate) async fn secrets(command: SecretsCommand, context: Context) -> anyhow::Result<ExitCode> {
+    match command {
+        SecretsCommand::Set { which } => {
+            let name = name(&context, &which)?;
+            let value = value(&context, &which)?;
+            set(&context, &name, &value).await
+        }
+        SecretsCommand::List => list(&context).await,
+        SecretsCommand::Remove { which } => {
+            let name = name(&context, &which)?;
+            remove(&context, &name).await
+        }
+    }
+}
+
+fn name(context: &Context, which: &SecretChoice) -> anyhow::Result<String> {
+    if let Some(provider) = &which.provider {
+        let upstreams = &context.config.upstreams;
+        if PUBLIC.contains(&provider.as_str()) || upstreams.contains_key(provider) {
+            return Ok(secret_name(provider));
+        }
+        let known: Vec<&str> = PUBLIC.into_iter().chain(upstreams.keys().map(String::as_str)).collect();
+        let text = format!(
+            "'{}' is no provider here; known: {}; add another one to {} as [upstreams.NAME] first",
+            provider.escape_debug(),
+            known.join(", "),
+            crate::config::CONFIG_FILE
+        );
+        return Err(Problem::usage("provider-unknown", text));
+    }
+    let name = which.name.clone().unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    if name.is_empty() || name.len() > SECRET_NAME_LIMIT || !name.chars().all(plain) {
+        let text = format!(
+            "'{}' can't name a secret: write 1 to {SECRET_NAME_LIMIT} of a-z, A-Z, 0-9, '.', '_', '-' and '/'; the value comes from standard input",
+            name.chars().take(20).collect::<String>().escape_debug()
+        );
+        return Err(Problem::usage("secret-name", text));
+    }
+    Ok(name)
+}
+
+/// The value, from a hidden prompt where a person sits, else from standard input.
+fn value(context: &Context, which: &SecretChoice) -> anyhow::Result<Secret<Vec<u8>>> {
+    let mut bytes = if std::io::stdin().is_terminal() {
+        context.output.note("paste the value and press Enter; it is not shown");
+        rpassword::read_password()
+            .map_err(|error| {
+                let text =
+                    format!("the value can't be read from this terminal: {error}; pipe it into the command");
+                Problem::usage("secret-unreadable", text)
+            })?
+            .into_bytes()
+    } else {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().take(LARGEST as u64 + 2).read_to_end(&mut bytes).map_err(|error| {
+            Problem::usage("secret-unreadable", format!("standard input can't be read: {error}"))
+        })?;
+        bytes
+    };
+    // The line's end belongs to the terminal or to `echo`.
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    let value = Secret::new(bytes);
+    let text = value.expose();
+    if text.is_empty() {
+        let text = "there is no value: pipe it in, such as `tipstaff secrets set NAME < FILE`";
+        return Err(Problem::usage("secret-empty", text));
+    }
+    if text.len() > LARGEST {
+        let text = format!("the value is larger than {LARGEST} bytes; keep it in a file instead");
+        return Err(Problem::usage("secret-too-large", text));
+    }
+    if which.provider.is_some() && !text.iter().all(u8::is_ascii_graphic) {
+        let text = "this is no provider's key: it has spaces, several lines or characters outside ASCII; nothing was stored";
+        return Err(Problem::usage("secret-invalid", text));
+    }
+    Ok(value)
+}
+
+fn audited(context: &Context, name: &str, step: &str) -> AuditDraft {
+    AuditDraft::new(context.principal.actor(), AuditAction::SecretSet, format!("secret:{name}"))
+        .with("step", step)
+}
+
+async fn set(context: &Context, name: &str, value: &Secret<Vec<u8>>) -> anyhow::Result<ExitCode> {
+    let mut tx = context.store.begin(context.scope()).await?;
+    let id = tx.secret_set(name, value).await?;
+    tx.audit_note(audited(context, name, "set"));
+    tx.commit().await?;
+    context.pin_checkpoint().await?;
+    if context.output.json {
+        context.output.object(&json!({ "id": id, "name": name }));
+    } else {
+        context.output.line(&format!("{name} is set, sealed with the ring's key"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn remove(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
+    let mut tx = context.store.begin(context.scope()).await?;
+    if !tx.secret_remove(name).await? {
+        let text = format!("there is no secret '{name}'; `tipstaff secrets list` shows them");
+        return Err(Problem::usage("secret-unknown", text));
+    }
+    tx.audit_note(audited(context, name, "removed"));
+    tx.commit().await?;
+    context.pin_checkpoint().await?;
+    if context.output.json {
+        context.output.object(&json!({ "name": name, "removed": true }));
+    } else {
+        context.output.line(&format!("{name} is removed"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(context: &Context) -> anyhow::Result<ExitCode> {
+    let secrets = context.store.read(context.scope()).await?.secret_list().await?;
+    if context.output.json {
+        for one in &secrets {
+            context.output.object(&json!({
+                "id": one.id, "name": one.name, "created_at": one.created_at, "updated_at": one.updated_at,
+            }));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if secrets.is_empty() {
+        context.output.note("no secrets yet; set one: tipstaff secrets set --provider anthropic");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<Vec<String>> = secrets
+        .iter()
+        .map(|one| vec![one.name.clone(), time(one.created_at), time(one.updated_at)])
+        .collect();
+    context.output.table(&["NAME", "MADE (UTC)", "SET (UTC)"], &rows);
+    Ok(ExitCode::SUCCESS)
+}
