@@ -44,7 +44,7 @@ pub use spec::{
     Workspace,
 };
 pub use start::Baseline;
-pub use toolchain::{Discovery, SkippedToolchain, discover_toolchains};
+pub use toolchain::{Discovery, SkippedToolchain, discover_toolchains, find_toolchains};
 pub use tree::{TreeUsage, UsageBound, remove_tree, tree_usage};
 
 /// Where the workspace is, inside.

@@ -274,7 +274,7 @@ fn owner_to_map(spec: &SandboxSpec, path: &Path) -> Result<Option<Owner>, Sandbo
 }
 
 /// Places that a mount from outside may not cover.
-fn check_inside(inside: &Path) -> Result<(), SandboxError> {
+pub(crate) fn check_inside(inside: &Path) -> Result<(), SandboxError> {
     const RESERVED: [&str; 9] =
         ["/usr", "/proc", "/dev", "/sys", "/etc", "/tmp", "/run", "/var", INSIDE_WORK];
     let plain = inside

