@@ -7,7 +7,7 @@ use tipstaff_seal::Secret;
 use tipstaff_store::{Engine, OrgScope, PostgresPasswords, Store, StoreConfig};
 use tipstaff_testkit::postgres::{OWNER, SUPERUSER};
 
-const TENANT_TABLES: [&str; 17] = [
+const TENANT_TABLES: [&str; 21] = [
     "org",
     "member",
     "repository",
@@ -25,6 +25,10 @@ const TENANT_TABLES: [&str; 17] = [
     "audit_checkpoint",
     "outbox",
     "local_identity",
+    "spend",
+    "spend_total",
+    "budget",
+    "price_table",
 ];
 
 struct Attack {
