@@ -11,9 +11,9 @@ use tipstaff_engine::{HomeFile, Invocation};
 use tipstaff_sandbox::ReadOnlyMount;
 
 /// Where a sandbox sees the files before they are copied.
-const INSIDE: &str = "/opt/tipstaff/home";
+const INSIDE: &str = "/tipstaff/home";
 /// Copies them and becomes the agent.
-const SCRIPT: &str = "cp -R /opt/tipstaff/home/. \"$HOME\"/ && chmod -R u+rwX \"$HOME\" && exec \"$@\"";
+const SCRIPT: &str = "cp -R /tipstaff/home/. \"$HOME\"/ && chmod -R u+rwX \"$HOME\" && exec \"$@\"";
 
 /// Writes the files into `folder` and makes the command copy them; both are as they were when there are none.
 ///

@@ -10,7 +10,7 @@ use tipstaff_model::{RunId, Warrant};
 use tipstaff_sandbox::{ReadOnlyMount, RunIdentity, Workspace};
 
 /// Where a sandbox sees the objects that the host lends it, when it has no overlay.
-const LENT_OBJECTS: &str = "/opt/tipstaff/objects";
+const LENT_OBJECTS: &str = "/tipstaff/objects";
 
 /// A workspace that is ready for its sandbox.
 #[derive(Debug)]
