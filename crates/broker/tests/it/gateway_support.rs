@@ -444,7 +444,7 @@ pub(crate) async fn read_answer(stream: &mut TcpStream) -> Answer {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(15), reading).await.expect("an answer in time")
+    tokio::time::timeout(Duration::from_secs(15), reading).await.unwrap()
 }
 
 fn parse_answer(bytes: &[u8], ended: bool) -> Option<Answer> {
@@ -461,8 +461,7 @@ fn parse_answer(bytes: &[u8], ended: bool) -> Option<Answer> {
         return if whole || ended { answer(rest[..length.min(rest.len())].to_vec(), whole) } else { None };
     }
     let mut body = Vec::new();
-    loop {
-        let Some(at) = rest.windows(2).position(|part| part == b"\r\n") else { break };
+    while let Some(at) = rest.windows(2).position(|part| part == b"\r\n") {
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..at]).unwrap(), 16).unwrap();
         rest = &rest[at + 2..];
         if size == 0 {
