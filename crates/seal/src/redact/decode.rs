@@ -26,6 +26,13 @@ fn text_length(bytes: &[u8]) -> usize {
 /// The text that the digits of base64 begin with.
 pub(crate) fn base64_text(digits: &[u8]) -> Vec<u8> {
     // Most runs are words: they end to be text within a few digits.
+    if let [a, b, c, d, ..] = digits
+        && let (Some(a), Some(b), Some(c), Some(d)) =
+            (base64_digit(*a), base64_digit(*b), base64_digit(*c), base64_digit(*d))
+        && !(is_text(a << 2 | b >> 4) && is_text(b << 4 | c >> 2) && is_text(c << 6 | d))
+    {
+        return Vec::new();
+    }
     let head = base64(digits, 12);
     if text_length(&head) < head.len() {
         return cut_text(head);

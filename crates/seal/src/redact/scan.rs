@@ -134,10 +134,11 @@ impl<'a> Scan<'a> {
                     Decision::No
                 }
             };
-            if self.take(decision) && resume.is_none() {
-                resume = Some(place);
+            if self.take(decision) {
+                resume = Some(resume.map_or(place, |first: usize| first.min(place)));
             }
         });
+        self.frames.sort_unstable();
         if !self.ending
             && let Some(start) = rules.index.beginning(bytes, bytes.len())
         {
