@@ -83,10 +83,9 @@ Examples:
 
 /// Whose budget, over which period.
 #[derive(Debug, Args)]
-#[group(id = "holder", required = true, multiple = false, args = ["org", "agent"])]
 pub(crate) struct BudgetChoice {
     /// Of everybody in your org together
-    #[arg(long)]
+    #[arg(long, required_unless_present = "agent", conflicts_with = "agent")]
     pub(crate) org: bool,
     /// Of the runs of one agent together
     #[arg(long, value_name = "NAME")]
