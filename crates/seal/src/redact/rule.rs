@@ -431,7 +431,7 @@ fn aws_access_key(text: &[u8], ending: bool) -> Verdict {
     let key = cut(text, 0, end);
     let body = cut(key, 4, key.len());
     let fits = key.len() == 20 && body.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'));
-    if fits && !key.ends_with(b"EXAMPLE") && shape::is_random(body) && body.iter().any(u8::is_ascii_digit) {
+    if fits && !key.ends_with(b"EXAMPLE") && shape::is_random(body) {
         Verdict::Found(end)
     } else {
         Verdict::No(end)
