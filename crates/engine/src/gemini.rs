@@ -60,6 +60,9 @@ impl Engine for Gemini {
                 ("GOOGLE_GEMINI_BASE_URL", &asked.upstream("")),
                 ("GEMINI_API_KEY", PLACEHOLDER),
                 ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
+                // Without a good terminal it complains at length, although it has none to draw on.
+                ("TERM", "xterm-256color"),
+                ("COLORTERM", "truecolor"),
             ]),
             home: vec![asked.prompt_file(), json_file(".gemini/settings.json", &settings), context],
         })

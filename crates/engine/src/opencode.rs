@@ -5,7 +5,7 @@ use crate::session::{
     Dialect, JsonLines, Outcome, Session, below, call_title, count, cut, list, micro_usd, output,
     plain_error, text,
 };
-use crate::{Engine, EngineError, EngineRequest, Invocation, Models, Program, SessionReader};
+use crate::{Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
 use serde_json::{Value, json};
 use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 
@@ -64,6 +64,10 @@ impl Engine for OpenCode {
         });
         let argv = words([PROGRAM.name, "run", "--format=json", "--thinking", "--pure"]);
         let config = json_file(".config/opencode/opencode.json", &config);
+        // At each start it wants a package of its own from the npm registry, and works without. This holds for its
+        // folder only: the agent's own npm asks as ever.
+        let npm =
+            HomeFile { path: ".config/opencode/.npmrc".to_owned(), content: "offline=true\n".to_owned() };
         Ok(Invocation {
             argv: asked.reading_prompt(argv),
             env: variables([
@@ -72,7 +76,7 @@ impl Engine for OpenCode {
                 ("OPENCODE_DISABLE_SHARE", "1"),
                 ("OPENCODE_DISABLE_TERMINAL_TITLE", "1"),
             ]),
-            home: vec![asked.prompt_file(), config, asked.instructions_file()],
+            home: vec![asked.prompt_file(), config, npm, asked.instructions_file()],
         })
     }
 
