@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a measurement that meets something unexpected shall end at that very line; it times and starts processes"
@@ -355,6 +356,7 @@ fn command(core: usize, arguments: &[&str]) -> Command {
         command.arg("-c").arg(core.to_string()).arg(&program);
     }
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("RUST_BACKTRACE", "0");
     command
 }
 
@@ -379,6 +381,8 @@ struct Figures {
     per_s: Vec<f64>,
     cpu_us: Vec<f64>,
     memory_mb: f64,
+    /// What a peer answered instead.
+    failed: Option<String>,
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -402,11 +406,23 @@ fn memory_mb(pid: u32) -> f64 {
 }
 
 fn round(server: &Server, concurrent: usize, count: usize, figures: &mut Figures) {
+    if figures.failed.is_some() {
+        return;
+    }
     let before = cpu_us(server.pid);
     let (port, number, many) = (server.port.to_string(), count.to_string(), concurrent.to_string());
     let output = command(1, &["load", &port, server.path, &server.fields, &many, &number]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let answer: serde_json::Value = serde_json::from_str(text.trim()).expect("the load ends well");
+    let answer: serde_json::Value = match serde_json::from_str(text.trim()) {
+        Ok(answer) => answer,
+        // A peer may fail; the others go on.
+        Err(_) if server.child.is_none() => {
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            figures.failed = Some(words.lines().nth(1).unwrap_or("no answer").chars().take(200).collect());
+            return;
+        }
+        Err(_) => panic!("the load failed: {}", String::from_utf8_lossy(&output.stderr)),
+    };
     let figure = |name: &str| answer[name].as_f64().unwrap();
     figures.ttfb_us.push(figure("ttfb_us"));
     figures.total_us.push(figure("total_us"));
@@ -445,12 +461,17 @@ fn measure(arguments: &[String]) {
     let (rounds, count) = if quick { (2, 160) } else { (5, 1_600) };
     let mut alone: Vec<Figures> = servers.iter().map(|_| Figures::default()).collect();
     let mut many: Vec<Figures> = servers.iter().map(|_| Figures::default()).collect();
+    let mut warm: Vec<Option<String>> = servers.iter().map(|_| None).collect();
     for at in 0..=rounds {
         for (place, (_, server, slower)) in servers.iter().enumerate() {
             let (mut warm_alone, mut warm_many) = (Figures::default(), Figures::default());
             let warms = at == 0;
+            if warm[place].is_some() {
+                continue;
+            }
             round(server, 1, count / 4 / slower, if warms { &mut warm_alone } else { &mut alone[place] });
             round(server, 16, count / slower, if warms { &mut warm_many } else { &mut many[place] });
+            warm[place] = warm_alone.failed.or(warm_many.failed);
         }
     }
     let row = |name: String,
@@ -528,6 +549,13 @@ fn measure(arguments: &[String]) {
         "",
     );
     for (at, (name, ..)) in servers.iter().enumerate().skip(3) {
+        if let Some(why) = many[at].failed.as_ref().or(alone[at].failed.as_ref()).or(warm[at].as_ref()) {
+            println!(
+                "{}",
+                serde_json::json!({"area": "model gateway", "name": name, "skipped": format!("it answered: {why}")})
+            );
+            continue;
+        }
         row(
             format!("16 streams, requests / {name}"),
             median(&many[ours].per_s),

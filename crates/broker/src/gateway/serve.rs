@@ -517,8 +517,9 @@ async fn stream(
 ) -> Ended {
     let bounds = &shared.config.bounds;
     let mut left = bounds.model_answer_bytes;
-    // Right after the head there is nothing to wait for.
     let mut waited = false;
+    // The head goes with the first piece, and both go at once.
+    let mut first = true;
     loop {
         let next = if exchange.waiting() > 0 { at_once(&mut body, &mut waited).await } else { None };
         let next = match next {
@@ -566,9 +567,10 @@ async fn stream(
             meter.push(&data);
         }
         exchange.piece(&filter.push(data));
-        if exchange.waiting() >= TOGETHER && exchange.flush().await.is_err() {
+        if (first || exchange.waiting() >= TOGETHER) && exchange.flush().await.is_err() {
             return Ended::Cut;
         }
+        first = false;
     }
 }
 
