@@ -9,7 +9,6 @@ use std::sync::Arc;
 use tipstaff_broker::{GatewayConfig, PlainHttp, Upstream, Wire};
 use tipstaff_engine::engine;
 use tipstaff_model::TaskSpec;
-use tipstaff_model::price::PriceTable;
 use tipstaff_model::warrant::{ModelGrant, ModelPattern};
 use tipstaff_seal::Secret;
 use tipstaff_seal::redact::Redactor;
@@ -78,7 +77,7 @@ pub(crate) async fn gateway(
     let redactor = Redactor::new().with_values(key.as_ref());
     let upstream = Upstream::new(name, wire, &base, key, plain)
         .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
-    let prices = Arc::new(PriceTable::builtin()?);
+    let prices = Arc::new(crate::commands::prices::in_force(context).await?);
     let gateway = GatewayConfig {
         upstreams: vec![upstream],
         prices,

@@ -5,9 +5,9 @@ use crate::context::Context;
 use crate::exit::Problem;
 use serde_json::json;
 use std::process::ExitCode;
-use tipstaff_engine::engine;
+use tipstaff_engine::{BUILT_IN, engine};
 use tipstaff_model::agent::agent_name_is_valid;
-use tipstaff_model::{Agent, AgentRole, AuditAction, AuditDraft, EngineKind};
+use tipstaff_model::{Agent, AgentId, AgentRole, AuditAction, AuditDraft, EngineKind};
 use tipstaff_store::AgentDraft;
 
 /// The error for an agent that isn't there.
@@ -163,7 +163,15 @@ fn show(context: &Context, agent: &Agent) {
 
 /// The agents that every org has until it makes its own of the same name.
 fn all_built_in() -> impl Iterator<Item = Agent> {
-    std::iter::empty()
+    BUILT_IN.iter().map(|agent| Agent {
+        id: AgentId::from_bytes([0; 16]),
+        name: agent.name.to_owned(),
+        role: agent.role,
+        engine: agent.engine,
+        command: Vec::new(),
+        model: None,
+        instructions: agent.instructions.to_owned(),
+    })
 }
 
 fn built_in(name: &str) -> Option<Agent> {

@@ -79,7 +79,10 @@ impl Scene {
 
     fn run_with(&self, args: &[&str], steps: Value, env: &[(&str, &str)]) -> Ended {
         let prompt = script_prompt("Please help.", steps);
-        let mut all = vec!["run", "--json", "--engine", self.agent.engine, "--timeout", "150s"];
+        let mut all = vec!["run", "--json", "--engine", self.agent.engine];
+        if !args.contains(&"--timeout") {
+            all.extend(["--timeout", "150s"]);
+        }
         all.extend(args);
         all.push(&prompt);
         let mut command = self.command(&all);
@@ -281,7 +284,7 @@ fn what_can_be_known_before_is_said_before() {
     assert!(ended.stderr.contains("npm install -g @anthropic-ai/claude-code"), "{}", ended.stderr);
     assert!(ended.stderr.contains("engine-missing"), "{}", ended.stderr);
     // No key.
-    let scene = Scene::in_world(CLAUDE, world);
+    let scene = Scene::new(CLAUDE);
     let mut command = scene.command(&["run", "--engine", "claude-code", "hello"]);
     command.env_remove(CLAUDE.key).env_remove(CLAUDE.upstream);
     let ended = crate::world::run(command).expect(2);
@@ -297,4 +300,131 @@ fn what_can_be_known_before_is_said_before() {
     }
     let none = scene.tipstaff(&["runs", "list", "--json"]).expect(0);
     assert_eq!(none.stdout, "", "nothing was accepted");
+}
+
+#[test]
+fn a_wrong_key_is_named_and_never_called_done() {
+    let scene = Scene::new(CODEX);
+    let prompt = script_prompt("Hello.", json!([{"text": "never said"}]));
+    let mut command =
+        scene.command(&["run", "--json", "--engine", "codex", "--timeout", "90s", "--budget", "1", &prompt]);
+    command.env(CODEX.key, "another-key-that-is-wrong-0123456789");
+    let ended = crate::world::run(command);
+    let summary = ended.json();
+    assert_eq!(summary["state"], "failed", "{ended:#?}");
+    assert_eq!(summary["cost_micro_usd"], 0, "nothing was used: {summary}");
+    assert!(ended.stderr.contains("tipstaff secrets set"), "what to do is said: {}", ended.stderr);
+}
+
+#[test]
+fn trouble_of_the_provider_is_passed_on_and_survived() {
+    let scene = Scene::new(CLAUDE);
+    let ended = scene.run(
+        &[],
+        json!([
+            {"status": 500, "times": 1},
+            {"write": {"path": "/work/a.txt", "content": "a\n"}},
+            {"half": "this breaks off in the middle of a long sentence", "times": 1},
+            {"status": 429, "retry_after": 1, "times": 1},
+            {"text": "Through."}
+        ]),
+    );
+    let summary = ended.json();
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(summary["files_changed"], 1, "{summary}");
+    // Nothing stays reserved when all is over.
+    let costs = scene.tipstaff(&["costs", "--by", "model", "--json"]).expect(0).stdout;
+    assert!(costs.contains(&summary["cost_micro_usd"].to_string()), "{costs} for {summary}");
+}
+
+#[test]
+fn a_flood_from_the_model_is_bounded() {
+    let scene = Scene::new(CLAUDE);
+    let ended = scene.run_with(
+        &["--timeout", "100s"],
+        json!([{"flood": {"megabytes": 100, "shape": "line"}}]),
+        &[("TIPSTAFF_STALL_STOP", "20s")],
+    );
+    assert_eq!(ended.json()["state"], "failed", "{ended:#?}");
+    scene.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_refiner_reads_and_changes_nothing() {
+    for agent in [CLAUDE, CODEX] {
+        let scene = Scene::new(agent);
+        let ended = scene.run(
+            &["--role", "refiner"],
+            json!([
+                {"shell": "cat /work/README.md; echo x > /work/new.txt; touch /work/README.md; echo tried"},
+                {"text": "It has one heading."}
+            ]),
+        );
+        let summary = ended.json();
+        assert_eq!(summary["files_changed"], 0, "{ended:#?}");
+        assert_eq!(summary["branch"], Value::Null, "{summary}");
+        let transcript = scene.tipstaff(&["runs", "show", "--transcript"]).expect(0);
+        let told = format!("{}{}", transcript.stdout, transcript.stderr);
+        assert!(told.contains("It has one heading."), "{told}");
+        assert_eq!(ended.code, Some(0), "{ended:#?}\n{told}");
+    }
+}
+
+#[test]
+fn what_an_agent_tries_besides_is_refused_and_on_record() {
+    let scene = Scene::new(OPENCODE);
+    let ended = scene.run(
+        &[],
+        json!([
+            {"shell": "curl -sS -m 5 https://example.org/ -o /dev/null; curl -sS -m 5 http://169.254.169.254/; echo tried"},
+            {"text": "No way out."}
+        ]),
+    );
+    let summary = ended.expect(0).json();
+    let refused: Vec<&str> =
+        summary["refusals"].as_array().unwrap().iter().map(|one| one["wanted"].as_str().unwrap()).collect();
+    for host in ["example.org:443", "169.254.169.254:80"] {
+        assert!(refused.iter().any(|wanted| wanted.contains(host)), "{host} in {refused:?}");
+    }
+}
+
+#[test]
+fn a_model_that_the_warrant_does_not_name_is_refused() {
+    let scene = Scene::new(CLAUDE);
+    let call = "curl -sS -m 10 http://127.0.0.1:8080/model/anthropic/v1/messages -H 'content-type: application/json' \
+                -d '{\"model\":\"claude-opus-4-1\",\"max_tokens\":10,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}'; \
+                curl -sS -m 10 http://127.0.0.1:8080/model/openai/v1/chat/completions -d '{\"model\":\"gpt-5.5\",\"messages\":[]}'";
+    let ended = scene.run(&[], json!([{"shell": call}, {"text": "Refused."}])).expect(0);
+    let summary = ended.json();
+    let rules: Vec<&str> =
+        summary["refusals"].as_array().unwrap().iter().map(|one| one["rule"].as_str().unwrap()).collect();
+    assert!(rules.contains(&"model-not-granted"), "{summary}");
+    assert!(
+        scene.server.requests().iter().all(|request| request.model.as_deref() != Some("claude-opus-4-1")),
+        "the provider never saw it"
+    );
+}
+
+#[test]
+fn a_revoked_warrant_ends_an_agent_in_the_middle_of_a_call() {
+    let scene = Scene::new(CLAUDE);
+    let prompt = script_prompt("Wait.", json!([{"stall": "middle"}]));
+    let child = {
+        let mut command =
+            scene.command(&["run", "--json", "--engine", "claude-code", "--timeout", "120s", &prompt]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    assert!(
+        scene
+            .server
+            .wait_for(Duration::from_secs(60), |requests| requests.iter().any(|one| one.is_scripted()))
+    );
+    let shown: Value = scene.tipstaff(&["runs", "show", "--json"]).expect(0).json();
+    let warrant = shown["warrant"]["id"].as_str().unwrap();
+    scene.tipstaff(&["warrants", "revoke", warrant]).expect(0);
+    let ended = crate::world::wait(child, Duration::from_secs(60));
+    let summary = ended.json();
+    assert_eq!(ended.code, Some(3), "{ended:#?}");
+    assert_eq!(summary["exit_reason"], "warrant_revoked", "{summary}");
+    assert!(scene.server.wait_until_idle(Duration::from_secs(20)), "the call was cut");
 }
