@@ -29,6 +29,8 @@ pub(crate) struct Session {
     telling: Option<(Telling, RedactStream)>,
     /// Tools that were called and have not answered.
     open_tools: Vec<String>,
+    /// Whether the agent said that it gives up.
+    given_up: bool,
     pending: Vec<EventDraft>,
     pending_bytes: usize,
     left: u64,
@@ -66,6 +68,7 @@ impl Session {
             lines: [LineSplitter::default(), LineSplitter::default()],
             telling: None,
             open_tools: Vec::new(),
+            given_up: false,
             pending: Vec::new(),
             pending_bytes: 0,
             left: output_bytes,
@@ -92,6 +95,11 @@ impl Session {
     /// Whether a tool was called and has not answered: silence is no sign of a stall then.
     pub(crate) fn waits_for_a_tool(&self) -> bool {
         !self.open_tools.is_empty()
+    }
+
+    /// Whether the agent gave up, as it says or as its engine sees.
+    pub(crate) const fn has_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// Whether an engine reads the output.
@@ -175,6 +183,7 @@ impl Session {
             }
             AgentEvent::ToolResult { id, .. } => self.open_tools.retain(|open| open != id),
             AgentEvent::Finished { .. } => self.open_tools.clear(),
+            AgentEvent::Error { fatal: true, .. } => self.given_up = true,
             _ => {}
         }
         match event {
@@ -292,10 +301,8 @@ const fn slot(stream: Stream) -> usize {
 /// Takes everything out of the strings that a terminal would obey.
 fn scrub(value: &mut Value, depth: usize) {
     match value {
-        Value::String(text) => {
-            if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-                *text = scrub_terminal(text.as_bytes(), Colours::Remove);
-            }
+        Value::String(text) if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => {
+            *text = scrub_terminal(text.as_bytes(), Colours::Remove);
         }
         Value::Array(items) if depth < 64 => items.iter_mut().for_each(|item| scrub(item, depth + 1)),
         Value::Object(fields) if depth < 64 => {

@@ -27,7 +27,7 @@ const MEASURE: Duration = Duration::from_secs(1);
 const SILENCE_MS: i64 = 45_000;
 /// Bytes that must stay free on the disk of the state, for the audit log above all.
 pub(crate) const DISK_RESERVE: u64 = 512 * 1024 * 1024;
-/// How long an agent may go on once its budget is spent: it was told, and may end by itself.
+/// How long an agent may go on once its budget is spent or it gave up: it may end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// A person's wish to end a run, from any thread.
@@ -290,11 +290,20 @@ struct Life {
     warned: bool,
     /// Until when an agent whose money is spent may go on.
     last_words: Option<Instant>,
+    /// Until when an agent that gave up may go on.
+    giving_up: Option<Instant>,
 }
 
 impl Life {
     fn new(watch: &Watch<'_>) -> Self {
-        Self { seen: Instant::now(), traffic: traffic(watch), grown: None, warned: false, last_words: None }
+        Self {
+            seen: Instant::now(),
+            traffic: traffic(watch),
+            grown: None,
+            warned: false,
+            last_words: None,
+            giving_up: None,
+        }
     }
 
     /// Looks whether the agent still does something; a reason to stop when it has not for too long.
@@ -304,6 +313,13 @@ impl Life {
         session: &mut Session,
         listener: &Listener<'_>,
     ) -> Option<ExitReason> {
+        if session.has_given_up() {
+            let until = *self.giving_up.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+            if Instant::now() >= until {
+                session.remark("the agent gave up and did not end; it is stopped".to_owned(), listener);
+                return Some(ExitReason::AgentFailed);
+            }
+        }
         let traffic = traffic(watch);
         if traffic != self.traffic || session.waits_for_a_tool() {
             self.traffic = traffic;
