@@ -48,7 +48,8 @@ fn filter(
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => {
-                let what = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+                let what =
+                    path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
                 return Err(Problem::failed("file-unreadable", format!("{what} can't be read on: {error}")));
             }
         };
@@ -77,14 +78,18 @@ impl Reporter<'_> {
         if self.enabled {
             for finding in stream.findings().iter().skip(told) {
                 if self.output.json {
-                    let mut object = json!({"rule": finding.rule, "offset": finding.offset, "length": finding.length});
+                    let mut object =
+                        json!({"rule": finding.rule, "offset": finding.offset, "length": finding.length});
                     if let (Some(path), Some(fields)) = (path, object.as_object_mut()) {
                         fields.insert("file".to_owned(), path.to_string_lossy().into());
                     }
                     say(&object.to_string());
                 } else {
                     let place = path.map_or_else(String::new, |path| format!("{}: ", path.display()));
-                    say(&format!("{place}{} at byte {}, {} bytes", finding.rule, finding.offset, finding.length));
+                    say(&format!(
+                        "{place}{} at byte {}, {} bytes",
+                        finding.rule, finding.offset, finding.length
+                    ));
                 }
             }
         }

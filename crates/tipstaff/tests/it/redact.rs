@@ -50,7 +50,10 @@ fn it_reads_files_and_reports_without_the_value() {
     assert_eq!(ended.stdout, clean.repeat(2));
     for line in ended.stderr.lines() {
         let finding: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!(finding, serde_json::json!({"rule": "github-token", "offset": 11, "length": 40, "file": name}));
+        assert_eq!(
+            finding,
+            serde_json::json!({"rule": "github-token", "offset": 11, "length": 40, "file": name})
+        );
     }
     assert_eq!(ended.stderr.lines().count(), 2);
     assert!(!ended.stderr.contains("4Kd83"));
