@@ -7,6 +7,7 @@ use tipstaff_model::{
     AgentEvent, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, EventDraft, Heartbeat, MicroUsd,
     Refusal, RunState, SpendAnswer, SpendRequest, SpendSettlement,
 };
+use tipstaff_seal::redact::Redactor;
 
 /// Which stream of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(crate) struct Announcing {
     pub(crate) inner: Arc<dyn ControlPlane>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) budget: MicroUsd,
+    /// What a run wanted or failed at is in its own words, too.
+    pub(crate) redactor: Redactor,
     /// What settled calls cost together, in micro-US-dollars.
     pub(crate) spent: AtomicU64,
 }
@@ -72,7 +75,9 @@ impl ControlPlane for Announcing {
         self.inner.record(draft)
     }
 
-    fn refusal(&self, refusal: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+    fn refusal(&self, mut refusal: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        refusal.wanted = self.redactor.redact(&refusal.wanted).into_owned();
+        refusal.why = self.redactor.redact(&refusal.why).into_owned();
         self.observer.notice(Notice::Refused(refusal.clone()));
         self.inner.refusal(refusal)
     }
@@ -81,7 +86,8 @@ impl ControlPlane for Announcing {
         self.inner.events(events)
     }
 
-    fn run_update(&self, update: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+    fn run_update(&self, mut update: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        update.error = update.error.map(|error| self.redactor.redact(&error).into_owned());
         let state = update.state;
         Box::pin(async move {
             self.inner.run_update(update).await?;

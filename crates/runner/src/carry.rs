@@ -45,6 +45,7 @@ impl Runner {
             inner: control,
             observer: Arc::clone(&observer),
             budget: job.warrant.warrant.budget,
+            redactor: job.redactor.clone(),
             spent: AtomicU64::new(0),
         });
         let run = job.warrant.warrant.run;
