@@ -15,17 +15,37 @@ const KEY: &str = "test-key-0f9a3b7c5d1e8a2b4c6d-nobodys";
 #[derive(Clone, Copy)]
 struct Agent {
     engine: &'static str,
+    /// The built-in agent.
+    name: &'static str,
     /// The variables that name its upstream and its key.
     upstream: &'static str,
     key: &'static str,
 }
 
-const CLAUDE: Agent =
-    Agent { engine: "claude-code", upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM", key: "ANTHROPIC_API_KEY" };
-const CODEX: Agent = Agent { engine: "codex", upstream: "TIPSTAFF_OPENAI_UPSTREAM", key: "OPENAI_API_KEY" };
-const GEMINI: Agent = Agent { engine: "gemini", upstream: "TIPSTAFF_GEMINI_UPSTREAM", key: "GEMINI_API_KEY" };
-const OPENCODE: Agent =
-    Agent { engine: "opencode", upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM", key: "ANTHROPIC_API_KEY" };
+const CLAUDE: Agent = Agent {
+    engine: "claude-code",
+    name: "claude-builder",
+    upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM",
+    key: "ANTHROPIC_API_KEY",
+};
+const CODEX: Agent = Agent {
+    engine: "codex",
+    name: "codex-builder",
+    upstream: "TIPSTAFF_OPENAI_UPSTREAM",
+    key: "OPENAI_API_KEY",
+};
+const GEMINI: Agent = Agent {
+    engine: "gemini",
+    name: "gemini-builder",
+    upstream: "TIPSTAFF_GEMINI_UPSTREAM",
+    key: "GEMINI_API_KEY",
+};
+const OPENCODE: Agent = Agent {
+    engine: "opencode",
+    name: "opencode-builder",
+    upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM",
+    key: "ANTHROPIC_API_KEY",
+};
 
 /// The folder of the real agents' programs.
 fn programs() -> PathBuf {
@@ -79,7 +99,7 @@ impl Scene {
 
     fn run_with(&self, args: &[&str], steps: Value, env: &[(&str, &str)]) -> Ended {
         let prompt = script_prompt("Please help.", steps);
-        let mut all = vec!["run", "--json", "--engine", self.agent.engine];
+        let mut all = vec!["run", "--json", "--repo", ".", "--agent", self.agent.name];
         if !args.contains(&"--timeout") {
             all.extend(["--timeout", "150s"]);
         }
@@ -116,6 +136,13 @@ impl Scene {
     }
 }
 
+/// Looks for the key in what the sandbox has, and asks the kernel what was sent elsewhere than to the broker: datagrams,
+/// packets without a route, connections that failed. Whatever it finds ends in the session, where the test reads it.
+const LOOK: &str = "grep -rlaE 'test-key-0f9a[0-9]b' /home /tmp /work /etc /run /tipstaff /proc/[0-9]*/environ \
+    /proc/[0-9]*/cmdline 2>/dev/null | sed s/^/found-/; \
+    awk '/^Udp:/{u=$5} /^Ip:/{n=$13} /^Tcp:/{f=$8} END{print \"sent-\" u \"-\" n \"-\" f}' /proc/net/snmp; \
+    expr 6 '*' 7 | sed s/^/counted-/";
+
 /// Work that is done: a file changed, a command run, and what the run may say about it.
 fn works(agent: Agent, world: World) {
     let scene = Scene::in_world(agent, world);
@@ -123,8 +150,7 @@ fn works(agent: Agent, world: World) {
         &[],
         json!([
             {"write": {"path": "/work/hello.txt", "content": "hello from the agent\n"}},
-            // Whatever the sandbox shows of the key ends in the session, where the test would find it.
-            {"shell": "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'; expr 6 '*' 7 | sed s/^/counted-/"},
+            {"shell": LOOK},
             {"text": "All done."}
         ]),
     );
@@ -144,6 +170,9 @@ fn works(agent: Agent, world: World) {
     assert!(!scene.agent_events("tool_call").is_empty(), "{told}");
     let results = scene.agent_events("tool_result");
     assert!(results.iter().any(|result| result["output"].to_string().contains("counted-42")), "{results:#?}");
+    let seen = format!("{results:?}");
+    assert!(seen.contains("sent-0-0-0"), "nothing but the broker was tried: {seen}");
+    assert!(!seen.contains("found-"), "the key is in the sandbox: {seen}");
     assert_eq!(scene.agent_events("finished").len(), 1, "{told}");
     scene.the_key_stayed_outside();
 
@@ -377,10 +406,16 @@ fn what_an_agent_tries_besides_is_refused_and_on_record() {
         &[],
         json!([
             {"shell": "curl -sS -m 5 https://example.org/ -o /dev/null; curl -sS -m 5 http://169.254.169.254/; echo tried"},
+            {"shell": format!("curl -sS -m 5 --noproxy '*' http://93.184.216.34/; {LOOK}")},
             {"text": "No way out."}
         ]),
     );
     let summary = ended.expect(0).json();
+    let seen = format!("{:?}", scene.agent_events("tool_result"));
+    assert!(
+        seen.contains("sent-") && !seen.contains("sent-0-0-0"),
+        "what went past the broker shows: {seen}"
+    );
     let refused: Vec<&str> =
         summary["refusals"].as_array().unwrap().iter().map(|one| one["wanted"].as_str().unwrap()).collect();
     for host in ["example.org:443", "169.254.169.254:80"] {
