@@ -10,6 +10,7 @@ import random
 import string
 import urllib.parse
 import zlib
+from pathlib import Path
 
 VERSION = 1  # raise it when the corpus changes
 LETTERS = string.ascii_letters + string.digits
@@ -17,7 +18,29 @@ WORDS = (
     "warrant broker lease ledger branch commit budget scope signal quorum parcel margin return match value error "
     "self result option string buffer index token stream config request response header await async struct import"
 ).split()
-PLAIN, ENCODED, SPLIT = "plain and JSON", "encoded", "split"
+PLAIN, ENCODED, SPLIT, DECOYS = "plain and JSON", "encoded", "split", "decoys"
+BOUNDS = {PLAIN: 99, ENCODED: 95, SPLIT: 95}  # least recall, in percent
+
+# Runs secretlint in one process: `scan.mjs FOLDER OUT`. It counts in UTF-16, the truth in bytes.
+SECRETLINT_SCRIPT = """\
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { lintSource } from "@secretlint/core";
+import { creator } from "@secretlint/secretlint-rule-preset-recommend";
+
+const [folder, out] = process.argv.slice(2);
+const config = { rules: [{ id: "@secretlint/secretlint-rule-preset-recommend", rule: creator }] };
+const rows = [];
+for (const file of readdirSync(folder).sort()) {
+  const content = readFileSync(`${folder}/${file}`, "utf8");
+  const source = { filePath: `/corpus/${file}`, content, contentType: "text" };
+  const { messages } = await lintSource({ source, options: { config, noPhysicFilePath: true } });
+  for (const { range: [from, to], ruleId } of messages) {
+    const off = Buffer.byteLength(content.slice(0, from));
+    rows.push(JSON.stringify({ file, off, len: Buffer.byteLength(content.slice(from, to)), rule: ruleId }));
+  }
+}
+writeFileSync(out, rows.map((row) => row + "\\n").join(""));
+"""
 
 
 class Maker:
@@ -187,10 +210,21 @@ def make(folder, megabytes, seed=7):
                 out += text.encode() + b"\n"
             else:
                 text = maker.decoy().encode()
-                truth.append({"file": name, "off": len(out), "len": len(text), "kind": "decoy", "group": "decoys"})
+                truth.append({"file": name, "off": len(out), "len": len(text), "kind": "decoy", "group": DECOYS})
                 out += text + b"\n"
         (target / "files" / name).write_bytes(out)
     (target / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in truth))
+    return target
+
+
+def part(corpus, target, files):
+    """A corpus of the first files of another."""
+    (target / "files").mkdir(parents=True)
+    names = sorted(file.name for file in (corpus / "files").iterdir())[:files]
+    for name in names:
+        (target / "files" / name).write_bytes((corpus / "files" / name).read_bytes())
+    rows = (corpus / "truth.jsonl").read_text().splitlines()
+    (target / "truth.jsonl").write_text("".join(row + "\n" for row in rows if json.loads(row)["file"] in names))
     return target
 
 
@@ -230,3 +264,25 @@ def peer_spans(corpus, rows):
             yield {"file": name, "off": at, "len": len(value.encode("utf-8", "surrogateescape"))}
         else:
             yield {"file": name, "off": begin, "len": max(1, end - begin)}
+
+
+def betterleaks_spans(corpus, report):
+    places = ((finding["location"], finding["match"]) for finding in json.loads(report.read_text())["findings"])
+    return peer_spans(
+        corpus,
+        (
+            (Path(place["path"]).name, place["start_line"], match["value"] or "", place.get("end_line", place["start_line"]))
+            for place, match in places
+        ),
+    )
+
+
+def kingfisher_spans(corpus, report):
+    found = (row["finding"] for row in map(json.loads, report.read_text().splitlines()) if "finding" in row)
+    return peer_spans(
+        corpus,
+        (
+            (Path(at["path"]).name, at["line"], at["snippet"], at["line"] + at["snippet"].count("\n"))
+            for at in found
+        ),
+    )

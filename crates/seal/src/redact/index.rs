@@ -39,6 +39,8 @@ pub(crate) struct Index {
     slots: Box<[u16]>,
     lists: Vec<Vec<u32>>,
     longest: usize,
+    /// Where in `anchors` those begin that have this first byte, and where they end.
+    by_first: Box<[(usize, usize); 256]>,
 }
 
 #[inline]
@@ -76,7 +78,12 @@ impl Index {
                 list.push(place);
             }
         }
-        Self { anchors, taken, slots, lists, longest }
+        let mut by_first = Box::new([(0, 0); 256]);
+        for (byte, range) in (0..=u8::MAX).zip(by_first.iter_mut()) {
+            let begin = anchors.partition_point(|anchor| anchor.text.first() < Some(&byte));
+            *range = (begin, anchors.partition_point(|anchor| anchor.text.first() <= Some(&byte)));
+        }
+        Self { anchors, taken, slots, lists, longest, by_first }
     }
 
     /// Calls `found` for every anchor that begins at `from` or later, roughly in order of place.
@@ -89,10 +96,11 @@ impl Index {
         while let Some(chunk) = bytes.get(index..).and_then(<[u8]>::first_chunk::<8>) {
             let looks = u64::from_le_bytes(*chunk);
             let look = |number: usize| (looks >> (8 * number)) as u32;
-            if (0..AT_ONCE).fold(0, |any, number| any | is_taken(look(number))) != 0 {
-                for number in (0..AT_ONCE).filter(|number| is_taken(look(*number)) != 0) {
-                    self.check(bytes, from, index + number, slot(look(number)), &mut found);
-                }
+            let mut taken = (0..AT_ONCE).fold(0, |all, number| all | is_taken(look(number)) << number);
+            while taken != 0 {
+                let number = taken.trailing_zeros() as usize;
+                self.check(bytes, from, index + number, slot(look(number)), &mut found);
+                taken &= taken - 1;
             }
             index += AT_ONCE;
         }
@@ -129,9 +137,13 @@ impl Index {
     pub(crate) fn beginning(&self, bytes: &[u8], end: usize) -> Option<usize> {
         (end.saturating_sub(self.longest.saturating_sub(1))..end).find(|start| {
             let tail = bytes.get(*start..end).unwrap_or_default();
-            let next = self.anchors.partition_point(|anchor| anchor.text.as_slice() < tail);
-            self.anchors
-                .get(next..)
+            let range = tail.first().and_then(|first| self.by_first.get(usize::from(*first)));
+            // Most bytes begin none.
+            let Some(near) = range.and_then(|(begin, end)| self.anchors.get(*begin..*end)) else {
+                return false;
+            };
+            let next = near.partition_point(|anchor| anchor.text.as_slice() < tail);
+            near.get(next..)
                 .unwrap_or_default()
                 .iter()
                 .take_while(|anchor| anchor.text.starts_with(tail))

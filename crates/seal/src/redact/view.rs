@@ -51,6 +51,16 @@ impl View {
         // What is passed over is bounded too.
         let reach = from + limit * 2 + 4096;
         while view.bytes.len() < limit && index < reach {
+            // What stands for itself, all at once.
+            let part = cut(bytes, index, reach.min(index + limit - view.bytes.len()));
+            let stops = |byte: &u8| is_cleaned(*byte) || class.is_some_and(|class| !is(*byte, class));
+            let length = part.iter().position(stops).unwrap_or(part.len());
+            if length > 0 {
+                view.bytes.extend_from_slice(cut(part, 0, length));
+                view.map.extend(index..index + length);
+                index += length;
+                continue;
+            }
             match step(bytes, index, fold, ending) {
                 Step::Byte(byte, next) => {
                     if class.is_some_and(|class| !is(byte, class)) {
@@ -88,9 +98,14 @@ impl View {
     }
 }
 
+/// Whether a reader may see something else in place of this byte.
+const fn is_cleaned(byte: u8) -> bool {
+    matches!(byte, 0x1b | 0 | b'%' | b'\\' | b'\n' | b'\r')
+}
+
 /// Whether a view may read on where a plain match fails.
 pub(crate) fn is_special(bytes: &[u8], index: usize) -> bool {
-    matches!(at(bytes, index), Some(0x1b | 0 | b'%' | b'\\' | b'\n' | b'\r'))
+    at(bytes, index).is_some_and(is_cleaned)
 }
 
 fn step(bytes: &[u8], index: usize, fold: Fold, ending: bool) -> Step {
