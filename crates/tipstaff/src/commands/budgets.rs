@@ -63,8 +63,7 @@ pub(crate) async fn budgets(command: BudgetsCommand, context: Context) -> anyhow
 /// An agent that isn't there gets no budget: the name is more likely mistyped.
 async fn holder(context: &Context, which: &BudgetChoice) -> anyhow::Result<BudgetHolder> {
     if let Some(name) = &which.agent {
-        let known = context.store.read(context.scope()).await?.agent_get(name).await?;
-        known.ok_or_else(|| super::agents::unknown(name))?;
+        super::agents::find(context, name).await?;
     }
     Ok(BudgetHolder::from(which))
 }

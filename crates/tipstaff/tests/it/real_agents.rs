@@ -235,7 +235,7 @@ fn is_stopped_when_it_stalls(agent: Agent) {
             {"write": {"path": "/work/before.txt", "content": "before\n"}},
             {"stall": "headers"}
         ]),
-        &[("TIPSTAFF_STALL_WARNING", "4s"), ("TIPSTAFF_STALL_STOP", "12s")],
+        &[("TIPSTAFF_STALL_WARNING", "10s"), ("TIPSTAFF_STALL_STOP", "40s")],
     );
     let summary = ended.json();
     assert_eq!(ended.code, Some(5), "{ended:#?}");
@@ -462,4 +462,40 @@ fn a_revoked_warrant_ends_an_agent_in_the_middle_of_a_call() {
     assert_eq!(ended.code, Some(3), "{ended:#?}");
     assert_eq!(summary["exit_reason"], "warrant_revoked", "{summary}");
     assert!(scene.server.wait_until_idle(Duration::from_secs(20)), "the call was cut");
+}
+
+#[test]
+fn a_sealed_key_is_used_and_a_budget_of_the_day_ends_the_next_run() {
+    let scene = Scene::new(CODEX);
+    let mut command = scene.command(&["secrets", "set", "--provider", "openai"]);
+    command.env_remove(CODEX.key);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), KEY.as_bytes()).unwrap();
+    crate::world::wait(child, Duration::from_secs(30)).expect(0);
+    scene.tipstaff(&["budgets", "set", "--agent", CODEX.name, "--per", "day", "0.25"]).expect(0);
+
+    let dear = json!({"input": 1_000, "output": 5_000});
+    let steps = json!([
+        {"write": {"path": "/work/a.txt", "content": "a\n"}},
+        {"text": "Done.", "usage": dear}
+    ]);
+    let run = || {
+        let prompt = script_prompt("Please help.", steps.clone());
+        let mut command =
+            scene.command(&["run", "--json", "--agent", CODEX.name, "--timeout", "90s", &prompt]);
+        command.env_remove(CODEX.key);
+        crate::world::run(command)
+    };
+    let first = run().expect(0);
+    let spent = first.json()["cost_micro_usd"].as_u64().unwrap();
+    assert!(spent > 0, "the sealed key was taken: {first:#?}");
+    assert!(spent <= 250_000, "never above the day's budget: {first:#?}");
+    let second = run().expect(4);
+    assert_eq!(second.json()["exit_reason"], "budget_exceeded", "{second:#?}");
+    let costs = scene.tipstaff(&["costs", "--by", "agent"]).expect(0).stdout;
+    assert!(costs.contains(CODEX.name), "{costs}");
+    let standing = scene.tipstaff(&["budgets", "list"]).expect(0).stdout;
+    assert!(standing.contains(CODEX.name), "{standing}");
+    scene.the_key_stayed_outside();
 }
