@@ -418,7 +418,8 @@ fn round(server: &Server, concurrent: usize, count: usize, figures: &mut Figures
         // A peer may fail; the others go on.
         Err(_) if server.child.is_none() => {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            figures.failed = Some(words.lines().nth(1).unwrap_or("no answer").chars().take(200).collect());
+            let said = words.lines().find(|line| line.starts_with("cut: ") || line.starts_with("called "));
+            figures.failed = Some(said.unwrap_or("no whole stream").chars().take(200).collect());
             return;
         }
         Err(_) => panic!("the load failed: {}", String::from_utf8_lossy(&output.stderr)),
