@@ -163,6 +163,8 @@ fn works(agent: Agent, world: World) {
     assert!(!scene.repository.join("hello.txt").exists(), "the working tree was not touched");
     let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
     assert!(diff.contains("+hello from the agent"), "{diff}");
+    let shown = scene.tipstaff(&["runs", "show"]).expect(0).stdout;
+    assert!(shown.contains(&format!("engine {}", scene.agent.engine)), "{shown}");
 
     let transcript = scene.tipstaff(&["runs", "show", "--transcript"]).expect(0);
     let told = format!("{}{}", transcript.stdout, transcript.stderr);
