@@ -10,7 +10,7 @@ use crate::compile::engine_request;
 use crate::prepare::{Materials, layer_picture, prepare};
 use crate::project::{Project, VerifyWorkspace};
 use crate::runner::{Job, Outcome, Runner};
-use crate::verify::{Verified, Verifying};
+use crate::verify::{Verified, Verifying, narrowed};
 use crate::work::{Worked, judge};
 use crate::{RunLock, recover};
 use serde_json::json;
@@ -22,7 +22,7 @@ use tipstaff_engine::{Verdict, engine};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AuditAction, AuditDraft, ControlPlane, EventDraft, EventKind, ExitReason, LiveWarrant, RunId, RunState,
-    TaskSpec,
+    TaskSpec, WarrantId,
 };
 use tipstaff_sandbox::{RunIdentity, SandboxError};
 
@@ -160,16 +160,13 @@ impl Runner {
         let result = self.config.layout.result(run);
         let quarantine =
             Quarantine::create(Arc::clone(&self.config.git), &result, &job.mirror, &pinned).await?;
-        let serve = |listener: TcpListener| {
+        let serve_under = |live: &Arc<LiveWarrant>, listener: TcpListener, gateway| {
             let served =
                 ServedRepository { name: job.task.repository.clone(), quarantine: quarantine.clone() };
-            self.serve(listener, vec![served], &live, control, None)
+            self.serve(listener, vec![served], live, control, gateway)
         };
-        let serve_agent = |listener: TcpListener| {
-            let served =
-                ServedRepository { name: job.task.repository.clone(), quarantine: quarantine.clone() };
-            self.serve(listener, vec![served], &live, control, job.gateway.clone())
-        };
+        let serve = |listener: TcpListener| serve_under(&live, listener, None);
+        let serve_agent = |listener: TcpListener| serve_under(&live, listener, job.gateway.clone());
 
         let mut before = layer_picture(&prepared);
         let mut worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve_agent).await;
@@ -249,9 +246,13 @@ impl Runner {
             } else {
                 None
             };
+            let id = WarrantId::new(clock.as_ref(), self.config.entropy.as_ref());
+            let lesser = Arc::new(LiveWarrant::new(narrowed(warrant, id)?, Arc::clone(clock)));
+            let serve_checks = |listener: TcpListener| serve_under(&lesser, listener, None);
             let verified = Verifying {
                 runner: self,
                 live: &live,
+                warrant: lesser.warrant(),
                 prepared: checked.as_ref().unwrap_or(&prepared),
                 fresh,
                 commit: &commit,
@@ -261,7 +262,7 @@ impl Runner {
                 control,
                 observer,
             }
-            .run(&serve)
+            .run(&serve_checks)
             .await?;
             match verified {
                 Verified::Passed => {}

@@ -11,7 +11,9 @@ use tipstaff_broker::{
     Bounds, Broker, BrokerConfig, BrokerHandle, Checkouts, GatewayConfig, Git, Mirror, Mirrors, Quarantine,
     ServedRepository,
 };
-use tipstaff_model::{Clock, ControlPlane, ExitReason, LiveWarrant, OrgId, RunId, RunState, TaskSpec};
+use tipstaff_model::{
+    Clock, ControlPlane, Entropy, ExitReason, LiveWarrant, OrgId, RunId, RunState, TaskSpec,
+};
 use tipstaff_sandbox::{Running, Sandbox, SandboxSpec, ToolchainGrant};
 use tipstaff_seal::redact::Redactor;
 use tipstaff_seal::{SignedWarrant, VerifyingKey};
@@ -30,6 +32,8 @@ pub struct RunnerConfig {
     pub grants: Vec<ToolchainGrant>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
     /// The broker's bounds.
     pub bounds: Bounds,
     /// Private addresses that the broker may dial for granted hosts: upstreams that the operator runs on this machine.

@@ -1,8 +1,9 @@
 //! The verification: the repository's own checks on the run's result, in another sandbox.
 //!
 //! Promises: the commands are the base commit's, never the run's; unless the repository says otherwise they run on a new
-//! checkout of the commit that was pushed, so that nothing else the run left has a say; models can't be asked there; what
-//! the commands write is kept as evidence, and its digest is in the audit log.
+//! checkout of the commit that was pushed, so that nothing else the run left has a say; the warrant is narrowed for them:
+//! nothing can be pushed and no model asked, so what was verified is what stays; what the commands write is kept as
+//! evidence, and its digest is in the audit log.
 
 use crate::announce::{Notice, Observer};
 use crate::compile::{SandboxRules, compile_spec};
@@ -20,7 +21,7 @@ use std::time::Duration;
 use tipstaff_broker::{BrokerHandle, remote_url};
 use tipstaff_model::{
     AuditAction, AuditDraft, AuditOutcome, CommitId, ControlPlane, EventDraft, EventKind, ExitReason,
-    LiveWarrant,
+    LiveWarrant, MicroUsd, Narrowing, Warrant, WarrantId, WarrantKind,
 };
 use tipstaff_sandbox::{Exit, StdioPolicy};
 use tipstaff_seal::StreamDigest;
@@ -33,10 +34,28 @@ const CHECK_OUT: &str = "set -e\n\
     test \"$(git rev-parse FETCH_HEAD)\" = \"$TIPSTAFF_COMMIT\"\n\
     git -c core.hooksPath=/dev/null checkout -q --detach FETCH_HEAD";
 
+/// The warrant of a verification: a narrowing of the run's that pushes nothing, asks no model and spends nothing.
+///
+/// # Errors
+/// [`RunnerError::WarrantForged`] when the run's own warrant can't be narrowed so, which a sound one can.
+pub(crate) fn narrowed(warrant: &Warrant, id: WarrantId) -> Result<Warrant, RunnerError> {
+    let request = Narrowing {
+        kind: Some(WarrantKind::Review),
+        push: Some(None),
+        models: Some(Vec::new()),
+        budget: Some(MicroUsd::ZERO),
+        ..Narrowing::default()
+    };
+    warrant.narrow(id, request).map_err(|error| RunnerError::WarrantForged(error.to_string()))
+}
+
 /// What is verified, and who is told.
 pub(crate) struct Verifying<'a> {
     pub(crate) runner: &'a Runner,
+    /// The run's warrant: its end is the verification's too.
     pub(crate) live: &'a LiveWarrant,
+    /// What the commands may do.
+    pub(crate) warrant: &'a Warrant,
     pub(crate) prepared: &'a Prepared,
     /// Whether the workspace is a new checkout of the base, which needs the run's commit first.
     pub(crate) fresh: bool,
@@ -79,6 +98,8 @@ impl Verifying<'_> {
         };
         let mut draft = AuditDraft::new(format!("run:{run}"), AuditAction::RunVerified, format!("run:{run}"))
             .with("commit", self.commit)
+            .with("warrant", self.warrant.id)
+            .with("parent", self.live.warrant().id)
             .with("commands", self.rules.commands.len())
             .with("result", why)
             .with("evidence", format!("sha256:{}", evidence.hex()));
@@ -156,8 +177,8 @@ impl Verifying<'_> {
         evidence: &mut StreamDigest,
         serve: &impl Fn(TcpListener) -> Result<BrokerHandle, RunnerError>,
     ) -> Result<Supervised, RunnerError> {
-        let warrant = self.live.warrant();
-        let env = match warrant.push_grant() {
+        let warrant = self.warrant;
+        let env = match self.live.warrant().push_grant() {
             Some(push) => vec![
                 ("TIPSTAFF_REMOTE".to_owned(), remote_url(&push.repository)),
                 ("TIPSTAFF_REF".to_owned(), push.reference.to_string()),

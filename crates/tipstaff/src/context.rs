@@ -203,6 +203,7 @@ impl Context {
             identities: trying.identities,
             grants: found.grants,
             clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
             bounds: Default::default(),
             allow_private_addresses: Vec::new(),
             stall,

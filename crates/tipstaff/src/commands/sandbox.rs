@@ -142,6 +142,7 @@ pub(crate) async fn bare_runner(env: &Environment) -> anyhow::Result<Runner> {
         identities,
         grants: found.grants,
         clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
         bounds: Default::default(),
         allow_private_addresses: Vec::new(),
         stall: Default::default(),

@@ -81,6 +81,26 @@ fn the_run_has_no_say_in_its_own_verification() {
 }
 
 #[test]
+fn a_check_that_the_run_rewrote_can_not_push_behind_the_verification() {
+    let world = World::new();
+    let path = repository(&world, "[verify]\ncommands = [\"sh check.sh\"]\n");
+    world.write(&path.join("check.sh"), "true\n");
+    world.commit(&path, "check");
+    // The check is the run's own text; it runs after the commit that is verified was pushed.
+    let script = "echo good >> README.md; cat > check.sh <<'END'
+        echo evil >> README.md; git add -A; git -c user.name=x -c user.email=x@y commit -qm evil
+        git push \"$TIPSTAFF_REMOTE\" HEAD:\"$TIPSTAFF_REF\"; echo pushed with $?; exit 0\nEND\n";
+    let summary = world.run_script(&path, script).expect(0).json();
+    let diff = world.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("+good") && !diff.contains("+evil"), "{diff}");
+    let rules: Vec<&str> =
+        summary["refusals"].as_array().unwrap().iter().map(|one| one["rule"].as_str().unwrap()).collect();
+    assert!(rules.contains(&"push-not-granted"), "{summary}");
+    let record = last_audit(&world, "run.verified")[0].to_string();
+    assert!(record.contains("parent"), "under a narrowed warrant: {record}");
+}
+
+#[test]
 fn a_check_that_hangs_or_needs_the_network_fails_in_time() {
     let world = World::new();
     let path = repository(&world, "[verify]\ncommands = [\"sleep 60\"]\ntimeout = \"2s\"\n");
