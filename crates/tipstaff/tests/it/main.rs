@@ -16,6 +16,8 @@ mod crash;
 #[cfg(test)]
 mod first_run;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod keys;
