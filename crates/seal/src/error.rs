@@ -54,9 +54,9 @@ pub enum SealError {
         /// What the keychain said.
         reason: String,
     },
-    /// This binary was built without keychain support.
+    /// The program that speaks to the keychain is missing.
     #[error(
-        "this build has no keychain support: rebuild with the feature `keychain`, or use the key file or TIPSTAFF_ENCRYPTION_KEY"
+        "the keychain can't be asked: install `secret-tool` (Debian: apt-get install libsecret-tools), or use the key file or TIPSTAFF_ENCRYPTION_KEY"
     )]
     KeychainAbsent,
     /// The stored data key isn't in the format of a wrapped key.

@@ -108,7 +108,9 @@ impl KekSource {
         match self {
             Self::Hex(text) => RingKey::from_hex(text),
             Self::File(path) => load_or_make(path, entropy),
-            Self::Keychain { service, account, lock } => keychain(service, account, lock, entropy),
+            Self::Keychain { service, account, lock } => {
+                crate::keychain::load(service, account, lock, entropy)
+            }
         }
     }
 }
@@ -210,45 +212,4 @@ fn write_draft(draft: &Path, entropy: &dyn Entropy) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-#[cfg(feature = "keychain")]
-fn keychain(service: &str, account: &str, lock: &Path, entropy: &dyn Entropy) -> Result<RingKey, SealError> {
-    let unlocked = |source| SealError::KeyFileIo { path: lock.to_owned(), doing: "locked", source };
-    let held =
-        File::options().create(true).truncate(false).write(true).mode(0o600).open(lock).map_err(unlocked)?;
-    held.lock().map_err(unlocked)?;
-    let refused = |error: keyring::Error| SealError::Keychain { reason: keychain_reason(&error) };
-    let entry = keyring::Entry::new(service, account).map_err(refused)?;
-    match entry.get_password() {
-        Ok(text) => RingKey::from_hex(&Secret::new(text)),
-        Err(keyring::Error::NoEntry) => {
-            let key = RingKey::generate(entropy);
-            entry.set_password(key.to_hex().expose()).map_err(refused)?;
-            Ok(key)
-        }
-        Err(error) => Err(refused(error)),
-    }
-}
-
-/// The kind of failure only: the library's errors may carry the bytes of the entry.
-#[cfg(feature = "keychain")]
-fn keychain_reason(error: &keyring::Error) -> String {
-    match error {
-        keyring::Error::NoDefaultStore => "no keychain service answers".to_owned(),
-        keyring::Error::NoStorageAccess(_) => "it is locked or access was denied".to_owned(),
-        keyring::Error::BadEncoding(_) => "the entry holds no text".to_owned(),
-        keyring::Error::Ambiguous(_) => "several entries have this name".to_owned(),
-        _ => "the keychain service failed".to_owned(),
-    }
-}
-
-#[cfg(not(feature = "keychain"))]
-fn keychain(
-    _service: &str,
-    _account: &str,
-    _lock: &Path,
-    _entropy: &dyn Entropy,
-) -> Result<RingKey, SealError> {
-    Err(SealError::KeychainAbsent)
 }

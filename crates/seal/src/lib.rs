@@ -5,6 +5,7 @@ mod cipher;
 mod digest;
 mod error;
 pub mod kek;
+mod keychain;
 pub mod log;
 pub mod redact;
 pub mod ring;

@@ -79,3 +79,42 @@ fn a_keychain_that_is_not_there_says_so_and_nothing_starts() {
     assert!(error["error"]["code"].as_str().unwrap().starts_with("keychain"), "{error}");
     assert!(!world.home().join("ring.key").exists(), "no key is made elsewhere behind the person's back");
 }
+
+/// Runs `tipstaff ARGS` in a desktop session of its own: a bus and a real keychain, unlocked or not.
+fn in_session(world: &World, unlocked: bool, args: &str, input: &str) -> crate::world::Ended {
+    use std::os::unix::fs::PermissionsExt;
+    let runtime = world.path().join("runtime");
+    std::fs::create_dir_all(&runtime).unwrap();
+    std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let unlock = if unlocked {
+        "printf password | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1 || exit 99;"
+    } else {
+        ""
+    };
+    let mut command = world.command("dbus-run-session");
+    command
+        .env("XDG_RUNTIME_DIR", &runtime)
+        .env("TIPSTAFF_KEYCHAIN", "1")
+        .args(["--", "sh", "-c"])
+        .arg(format!("{unlock} printf '%s' '{input}' | '{}' {args}", world.binary().display()));
+    crate::world::run(command)
+}
+
+#[test]
+fn the_key_lies_in_a_real_keychain_and_a_locked_one_is_never_replaced() {
+    let world = World::new();
+    in_session(&world, true, "secrets set deploy/token", "very-secret-value-0123").expect(0);
+    assert!(!world.home().join("ring.key").exists(), "no file holds the key");
+    let list = in_session(&world, true, "secrets list", "").expect(0).stdout;
+    assert!(list.contains("deploy/token"), "another session finds the key again: {list}");
+    let doctor = in_session(&world, true, "doctor", "");
+    assert!(doctor.stdout.contains("keychain entry"), "{doctor:#?}");
+    in_session(&world, true, "keys rotate", "").expect(0);
+
+    let locked = in_session(&world, false, "keys list", "").expect(7);
+    assert!(locked.stderr.contains("[keychain]") && locked.stderr.contains("unlock"), "{}", locked.stderr);
+    assert!(!world.home().join("ring.key").exists());
+    // What was sealed before still opens: the locked entry was left alone.
+    in_session(&world, true, "keys rotate", "").expect(0);
+    in_session(&world, true, "secrets list", "").expect(0);
+}
