@@ -17,6 +17,7 @@ pub mod price;
 pub mod refusal;
 pub mod repository;
 pub mod run;
+pub mod span;
 pub mod spend;
 pub mod state;
 pub mod warrant;

@@ -16,8 +16,6 @@ pub const PROJECT_FILE: &str = "tipstaff.toml";
 const LARGEST: u64 = 256 * 1024;
 /// Commands of a verification at most.
 const MOST_COMMANDS: usize = 50;
-/// Longest time of a verification, whatever the file says.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What `tipstaff.toml` says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -64,17 +62,14 @@ pub enum VerifyWorkspace {
 
 fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let wrong = || serde::de::Error::custom(format!("'{text}' is no time: write 90s, 10m or 1h"));
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "s" => Some(number),
-        "m" => number.checked_mul(60),
-        "h" => number.checked_mul(3600),
-        _ => None,
-    };
-    let span = Duration::from_secs(seconds.ok_or_else(wrong)?);
-    if span.is_zero() || span > LONGEST { Err(wrong()) } else { Ok(span) }
+    tipstaff_model::span::span_ms(&text).map(Duration::from_millis).map_err(serde::de::Error::custom)
+}
+
+/// The line of a TOML text that an error is about, from 1.
+#[must_use]
+pub fn wrong_line(text: &str, error: &toml::de::Error) -> usize {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    before.matches('\n').count() + 1
 }
 
 impl Project {
@@ -84,13 +79,9 @@ impl Project {
     /// [`RunnerError::ProjectFile`] with the place and what is wrong there.
     pub fn parse(text: &str) -> Result<Self, RunnerError> {
         let project: Self = toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map(|span| text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1));
-            let place = line.map_or_else(String::new, |line| format!(" in line {line}"));
             let message: String =
                 error.message().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
-            RunnerError::ProjectFile(format!("{message}{place}"))
+            RunnerError::ProjectFile(format!("{message} in line {}", wrong_line(text, &error)))
         })?;
         if project.verify.commands.len() > MOST_COMMANDS {
             return Err(RunnerError::ProjectFile(format!(
@@ -152,9 +143,9 @@ mod tests {
         for (text, part) in [
             ("[verify]\ncommand = []\n", "line 2"),
             ("[verify]\ncommands = [\"\"]\n", "empty command"),
-            ("[verify]\ntimeout = \"10\"\n", "is no time"),
-            ("[verify]\ntimeout = \"0s\"\n", "is no time"),
-            ("[verify]\ntimeout = \"99999999999999999999h\"\n", "is no time"),
+            ("[verify]\ntimeout = \"soon\"\n", "is not a time"),
+            ("[verify]\ntimeout = \"0s\"\n", "is not a time"),
+            ("[verify]\ntimeout = \"99999999999999999999h\"\n", "is not a time"),
             ("[deploy]\n", "unknown field"),
             ("not toml", "line 1"),
         ] {

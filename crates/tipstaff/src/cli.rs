@@ -8,6 +8,7 @@ pub(crate) use money::{
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use tipstaff_model::span::span_ms;
 use tipstaff_model::{AgentRole, EngineKind, MicroUsd, WarrantKind};
 
 const ABOUT: &str = "Run AI coding agents under a warrant";
@@ -491,40 +492,7 @@ fn parse_host(text: &str) -> Result<tipstaff_model::warrant::HostPattern, String
 
 /// Reads a duration such as `90s`, `10m`, `1h30m`; a bare number is seconds. In milliseconds, one second to one day.
 pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, String> {
-    let error = || format!("'{}' is not a time from 1s to 24h; write 90s, 10m or 1h30m", text.escape_debug());
-    let mut total: u64 = 0;
-    let mut number = String::new();
-    let mut last_unit = u64::MAX;
-    if text.is_empty() || text.len() > 20 {
-        return Err(error());
-    }
-    for c in text.chars() {
-        if c.is_ascii_digit() {
-            number.push(c);
-            continue;
-        }
-        let unit = match c {
-            'h' => 3_600_000,
-            'm' => 60_000,
-            's' => 1_000,
-            _ => return Err(error()),
-        };
-        let value: u64 = number.parse().map_err(|_| error())?;
-        if unit >= last_unit {
-            return Err(error());
-        }
-        last_unit = unit;
-        number.clear();
-        total = value.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or_else(error)?;
-    }
-    if !number.is_empty() {
-        if last_unit != u64::MAX {
-            return Err(error());
-        }
-        total = number.parse::<u64>().ok().and_then(|value| value.checked_mul(1_000)).ok_or_else(error)?;
-    }
-    let range = tipstaff_model::warrant::SHORTEST_RUN_MS..=tipstaff_model::warrant::LONGEST_RUN_MS;
-    if range.contains(&total) { Ok(total) } else { Err(error()) }
+    span_ms(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use tipstaff_broker::{PlainHttp, Wire};
-use tipstaff_runner::Stall;
+use tipstaff_runner::{Stall, wrong_line};
 
 /// The name of the file.
 pub(crate) const CONFIG_FILE: &str = "config.toml";
@@ -73,10 +73,7 @@ impl Config {
             }
         };
         toml::from_str(&text).map_err(|error| {
-            let line = error
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map_or(1, |before| before.matches('\n').count() + 1);
+            let line = wrong_line(&text, &error);
             let text = format!("{} is wrong in line {line}: {}", path.display(), error.message());
             Problem::usage("config-invalid", text)
         })

@@ -88,6 +88,24 @@ pub(crate) async fn gateway(
     Ok((Some(gateway), redactor))
 }
 
+/// Whether there is a provider of this name here.
+pub(crate) fn is_provider(config: &Config, name: &str) -> bool {
+    PUBLIC.iter().any(|(public, _)| *public == name) || config.upstreams.contains_key(name)
+}
+
+/// The error for a provider that nobody set up.
+pub(crate) fn unknown_provider(config: &Config, name: &str) -> anyhow::Error {
+    let known: Vec<&str> =
+        PUBLIC.iter().map(|(name, _)| *name).chain(config.upstreams.keys().map(String::as_str)).collect();
+    let text = format!(
+        "'{}' is no provider here; known: {}; add it to {} as [upstreams.NAME]",
+        name.escape_debug(),
+        known.join(", "),
+        crate::config::CONFIG_FILE
+    );
+    Problem::usage("provider-unknown", text)
+}
+
 /// Where a provider is: its wire, its base, whether plain HTTP is accepted, and whether somebody here set it.
 fn place(
     env: &crate::env::Environment,
@@ -101,17 +119,7 @@ fn place(
     if let Some(found) = config.upstreams.get(name) {
         return Ok((found.wire(name)?, found.url.clone(), found.plain(), true));
     }
-    let wire = public.ok_or_else(|| {
-        let known: Vec<&str> =
-            PUBLIC.iter().map(|(name, _)| *name).chain(config.upstreams.keys().map(String::as_str)).collect();
-        let text = format!(
-            "'{}' is no provider here; known: {}; add it to {} as [upstreams.NAME]",
-            name.escape_debug(),
-            known.join(", "),
-            crate::config::CONFIG_FILE
-        );
-        Problem::usage("provider-unknown", text)
-    })?;
+    let wire = public.ok_or_else(|| unknown_provider(config, name))?;
     Ok((wire, wire.public_base().to_owned(), PlainHttp::LoopbackOnly, false))
 }
 

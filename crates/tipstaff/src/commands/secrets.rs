@@ -3,7 +3,7 @@
 use crate::cli::{SecretChoice, SecretsCommand};
 use crate::context::Context;
 use crate::exit::Problem;
-use crate::models::secret_name;
+use crate::models::{is_provider, secret_name, unknown_provider};
 use crate::output::time;
 use serde_json::json;
 use std::io::{IsTerminal, Read};
@@ -12,8 +12,6 @@ use tipstaff_model::{AuditAction, AuditDraft};
 use tipstaff_seal::Secret;
 use tipstaff_store::SECRET_NAME_LIMIT;
 
-/// Providers that need no configuration.
-const PUBLIC: [&str; 3] = ["anthropic", "openai", "gemini"];
 /// The largest value, in bytes.
 const LARGEST: usize = 64 << 10;
 
@@ -35,18 +33,10 @@ pub(crate) async fn secrets(command: SecretsCommand, context: Context) -> anyhow
 
 fn name(context: &Context, which: &SecretChoice) -> anyhow::Result<String> {
     if let Some(provider) = &which.provider {
-        let upstreams = &context.config.upstreams;
-        if PUBLIC.contains(&provider.as_str()) || upstreams.contains_key(provider) {
+        if is_provider(&context.config, provider) {
             return Ok(secret_name(provider));
         }
-        let known: Vec<&str> = PUBLIC.into_iter().chain(upstreams.keys().map(String::as_str)).collect();
-        let text = format!(
-            "'{}' is no provider here; known: {}; add another one to {} as [upstreams.NAME] first",
-            provider.escape_debug(),
-            known.join(", "),
-            crate::config::CONFIG_FILE
-        );
-        return Err(Problem::usage("provider-unknown", text));
+        return Err(unknown_provider(&context.config, provider));
     }
     let name = which.name.clone().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
