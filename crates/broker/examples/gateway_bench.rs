@@ -30,8 +30,8 @@ use tipstaff_model::event::EventDraft;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::warrant::{IssueRequest, ModelGrant, RepositoryGrant};
 use tipstaff_model::{
-    AgentRole, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, Heartbeat, LiveWarrant, OrgId,
-    PriceTable, Refusal, RunId, SpendAnswer, SpendRequest, SpendSettlement, TaskId, Warrant, WarrantId,
+    AgentRole, AuditDraft, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, ControlPlane,
+    ControlPlaneError, Heartbeat, LiveWarrant, OrgId, PriceTable, Refusal, RunId, TaskId, Warrant, WarrantId,
 };
 use tipstaff_seal::{Secret, SystemClock, SystemEntropy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -187,14 +187,17 @@ impl ControlPlane for DurableLedger {
     fn run_update(&self, _: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(async { Ok(()) })
     }
-    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
+    fn charge_reserve(
+        &self,
+        request: ChargeRequest,
+    ) -> BoxFuture<'_, Result<ChargeAnswer, ControlPlaneError>> {
         Box::pin(async move {
             let most = request.most;
             self.write(request).await;
-            Ok(SpendAnswer::Granted(most))
+            Ok(ChargeAnswer::Granted(most))
         })
     }
-    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+    fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(async move {
             self.write(settlement).await;
             Ok(())

@@ -75,7 +75,7 @@ actions! {
     /// The price table was replaced, or put back to the one of the program.
     PricesSet = "prices.set";
     /// What a run spent in all, at its end.
-    RunSpent = "run.spent";
+    RunCharged = "run.charged";
     /// The text of a record was erased.
     RecordErased = "record.erased";
     /// A repository was looked at for the first time.

@@ -1,6 +1,6 @@
 //! Budgets over a period, and the days that money is counted by.
 
-use crate::spend::BudgetScope;
+use crate::charge::BudgetScope;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;

@@ -4,10 +4,10 @@
 //! a client of the server. Every write is fenced by the worker's lease.
 
 use crate::audit::AuditDraft;
+use crate::charge::{ChargeAnswer, ChargeRequest, ChargeSettlement};
 use crate::event::EventDraft;
 use crate::refusal::Refusal;
 use crate::run::RunUpdate;
-use crate::spend::{SpendAnswer, SpendRequest, SpendSettlement};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -51,12 +51,15 @@ pub trait ControlPlane: Send + Sync {
     fn run_update(&self, update: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>>;
     /// Reserves money for a model call, before it is made; durable when it returns. A control plane without a ledger
     /// grants none.
-    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
+    fn charge_reserve(
+        &self,
+        request: ChargeRequest,
+    ) -> BoxFuture<'_, Result<ChargeAnswer, ControlPlaneError>> {
         let text = format!("no money can be reserved for {} here", request.model);
         Box::pin(async move { Err(ControlPlaneError::Rejected(text)) })
     }
     /// Settles a reservation with what the call used; durable when it returns.
-    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+    fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         let text = format!("there is no reservation {} here", settlement.call);
         Box::pin(async move { Err(ControlPlaneError::Rejected(text)) })
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AgentEvent, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, EventDraft, Heartbeat, MicroUsd,
-    Refusal, RunState, SpendAnswer, SpendRequest, SpendSettlement,
+    AgentEvent, AuditDraft, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, ControlPlane,
+    ControlPlaneError, EventDraft, Heartbeat, MicroUsd, Refusal, RunState,
 };
 use tipstaff_seal::redact::Redactor;
 
@@ -98,14 +98,17 @@ impl ControlPlane for Announcing {
         })
     }
 
-    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
-        self.inner.spend_reserve(request)
+    fn charge_reserve(
+        &self,
+        request: ChargeRequest,
+    ) -> BoxFuture<'_, Result<ChargeAnswer, ControlPlaneError>> {
+        self.inner.charge_reserve(request)
     }
 
-    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+    fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         let cost = settlement.cost.micro();
         Box::pin(async move {
-            self.inner.spend_settle(settlement).await?;
+            self.inner.charge_settle(settlement).await?;
             let spent = self.spent.fetch_add(cost, Ordering::Relaxed).saturating_add(cost);
             if cost > 0 {
                 let spent = MicroUsd::from_micro(spent);

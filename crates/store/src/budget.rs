@@ -85,7 +85,7 @@ impl OrgRead {
         for budget in self.budget_list().await? {
             let since = today.first_of(budget.period);
             let (scope, name) = (budget.holder.scope(), budget.holder.name());
-            let (spent, reserved) = self.spend_total(scope, name, since, today).await?;
+            let (spent, reserved) = self.charge_total(scope, name, since, today).await?;
             standing.push(BudgetStanding { since, spent, reserved, budget });
         }
         Ok(standing)

@@ -5,11 +5,13 @@ mod agent;
 mod audit;
 mod audit_verify;
 mod budget;
+mod charge;
 mod config;
 mod error;
 mod event;
 mod identity;
 mod lease;
+mod ledger;
 mod migrate;
 mod outbox;
 mod price;
@@ -22,7 +24,6 @@ mod scope;
 mod secret;
 mod signal;
 mod signing;
-mod spend;
 pub mod sql;
 mod store;
 mod task;
@@ -32,6 +33,7 @@ mod warrant;
 pub use agent::AgentDraft;
 pub use audit::{AuditBody, AuditCheckpoint, AuditEntry, AuditErasure, AuditReceipt};
 pub use budget::{Budget, BudgetStanding};
+pub use charge::{Charge, ChargeAccount, ChargeBy, ChargeState, ChargeSum};
 pub use config::{BUSY_TIMEOUT_MS, Engine, StoreConfig};
 pub use error::StoreError;
 pub use event::Event;
@@ -48,7 +50,6 @@ pub use scope::{LocalPrincipal, OrgScope, Principal};
 pub use secret::{SECRET_NAME_LIMIT, SecretInfo};
 pub use signal::{Subscription, Topic};
 pub use signing::KeyPurpose;
-pub use spend::{Spend, SpendAccount, SpendBy, SpendState, SpendSum};
 pub use sql::driver::DriverError;
 pub use store::Store;
 pub use store::postgres::{APP_ROLE, PostgresPasswords, SCHEDULER_ROLE};
@@ -74,7 +75,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     secret::STATEMENTS,
     signal::STATEMENTS,
     signing::STATEMENTS,
-    spend::STATEMENTS,
+    charge::STATEMENTS,
     store::postgres::STATEMENTS,
     store::sqlite::STATEMENTS,
     task::STATEMENTS,

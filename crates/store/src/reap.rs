@@ -81,7 +81,7 @@ impl OrgTx {
                 ..RunUpdate::default()
             };
             self.run_set(&lease, &update).await?;
-            self.spend_close(run.id).await?;
+            self.charge_close(run.id).await?;
             self.warrant_revoke_run(run.id).await?;
             let body = serde_json::json!({ "state": RunState::Interrupted.as_str(), "reason": ExitReason::ProcessDied.as_str() });
             let event = EventDraft { kind: EventKind::State, at: self.inner.now(), body };

@@ -317,7 +317,7 @@ impl OrgTx {
         let from = self.run_set(lease, update).await?;
         if let Some(state) = update.state.filter(|state| *state != from) {
             if state.is_final() {
-                self.spend_close(lease.run()).await?;
+                self.charge_close(lease.run()).await?;
             }
             self.task_move(lease, state, update.error.as_deref()).await?;
         }
@@ -372,8 +372,13 @@ impl OrgTx {
         Ok(())
     }
 
-    /// Adds to what a run cost, or takes from it what was presumed; see [`crate::spend`].
-    pub(crate) async fn run_spent(&mut self, run: RunId, cost: i64, tokens: i64) -> Result<(), StoreError> {
+    /// Adds to what a run cost, or takes from it what was presumed; see [`crate::charge`].
+    pub(crate) async fn run_charge_add(
+        &mut self,
+        run: RunId,
+        cost: i64,
+        tokens: i64,
+    ) -> Result<(), StoreError> {
         self.change(RUN_CHARGE, values![run, cost, tokens]).await?;
         Ok(())
     }

@@ -6,10 +6,10 @@ use ledger::Ledger;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AuditAction, AuditDraft, AuditOutcome, BoxFuture, Clock, ControlPlane, ControlPlaneError, EventDraft,
-    EventKind, Heartbeat, Refusal, RunState, SpendAnswer, SpendRequest, SpendSettlement,
+    AuditAction, AuditDraft, AuditOutcome, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, Clock,
+    ControlPlane, ControlPlaneError, EventDraft, EventKind, Heartbeat, Refusal, RunState,
 };
-use tipstaff_store::{LEASE_MS, Lease, OrgTx, SpendSum, Store, StoreError};
+use tipstaff_store::{ChargeSum, LEASE_MS, Lease, OrgTx, Store, StoreError};
 
 /// The control plane for one lease.
 pub(crate) struct LocalControlPlane {
@@ -56,7 +56,7 @@ impl LocalControlPlane {
                 tx.warrant_revoke_run(run).await.map_err(told)?;
                 tx.audit_note(decided(&update, run, state));
                 // Single calls are in the ledger; the log has their sum.
-                let sum = tx.spend_of_run(run).await.map_err(told)?;
+                let sum = tx.charge_of_run(run).await.map_err(told)?;
                 if sum.calls > 0 {
                     tx.audit_note(spent(&sum, run));
                 }
@@ -88,8 +88,8 @@ fn decided(update: &RunUpdate, run: tipstaff_model::RunId, state: RunState) -> A
 }
 
 /// What a run spent in all.
-fn spent(sum: &SpendSum, run: tipstaff_model::RunId) -> AuditDraft {
-    AuditDraft::new("system", AuditAction::RunSpent, format!("run:{run}"))
+fn spent(sum: &ChargeSum, run: tipstaff_model::RunId) -> AuditDraft {
+    AuditDraft::new("system", AuditAction::RunCharged, format!("run:{run}"))
         .with("cost", sum.cost)
         .with("calls", sum.calls)
         .with("tokens", sum.usage.total())
@@ -163,11 +163,14 @@ impl ControlPlane for LocalControlPlane {
         Box::pin(self.update(update))
     }
 
-    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
+    fn charge_reserve(
+        &self,
+        request: ChargeRequest,
+    ) -> BoxFuture<'_, Result<ChargeAnswer, ControlPlaneError>> {
         Box::pin(self.ledger.reserve(request))
     }
 
-    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+    fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(self.ledger.settle(settlement))
     }
 }

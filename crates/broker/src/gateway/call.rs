@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tipstaff_model::id::RowId;
 use tipstaff_model::{
-    CallOutcome, Clock, ControlPlane, ControlPlaneError, MicroUsd, Price, SpendAnswer, SpendRequest,
-    SpendSettlement, Surcharge, Usage,
+    CallOutcome, ChargeAnswer, ChargeRequest, ChargeSettlement, Clock, ControlPlane, ControlPlaneError,
+    MicroUsd, Price, Surcharge, Usage,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -131,8 +131,8 @@ impl Call {
         most: MicroUsd,
         least: MicroUsd,
         bounds: &Bounds,
-    ) -> Result<(Self, SpendAnswer), ControlPlaneError> {
-        let request = SpendRequest {
+    ) -> Result<(Self, ChargeAnswer), ControlPlaneError> {
+        let request = ChargeRequest {
             call: self.plan.id,
             provider: self.plan.provider.clone(),
             model: self.plan.model.clone(),
@@ -142,10 +142,10 @@ impl Call {
         let (tell, told) = oneshot::channel();
         let runtime = self.runtime.clone();
         runtime.spawn(async move {
-            let answer = self.control.spend_reserve(request).await;
+            let answer = self.control.charge_reserve(request).await;
             // An error may hide a reservation that was made.
             self.reserved =
-                matches!(answer, Ok(SpendAnswer::Granted(_)) | Err(ControlPlaneError::Unavailable(_)));
+                matches!(answer, Ok(ChargeAnswer::Granted(_)) | Err(ControlPlaneError::Unavailable(_)));
             // Whoever does not take the call drops it, which settles it.
             let _ = tell.send(answer.map(|answer| (self, answer)));
         });
@@ -182,7 +182,7 @@ impl Call {
         self.sent = false;
     }
 
-    fn settlement(&self) -> SpendSettlement {
+    fn settlement(&self) -> ChargeSettlement {
         let nothing = (Usage::default(), false, CallOutcome::Failed);
         let (usage, estimated, outcome) = match &self.meter {
             _ if !self.sent || self.status >= 300 => nothing,
@@ -205,7 +205,7 @@ impl Call {
             .filter(|quote| quote.known)
             .map_or(self.plan.price, |quote| with_surcharges(quote.price, &self.plan.surcharges));
         let duration = self.clock.monotonic_ms().saturating_sub(self.began_ms);
-        SpendSettlement {
+        ChargeSettlement {
             call: self.plan.id,
             model: answered.unwrap_or(asked).to_owned(),
             cost: price.cost(&usage),
@@ -246,11 +246,11 @@ impl Drop for Call {
 }
 
 /// Settles, again a few times when the control plane can't be reached. Settling twice settles once.
-async fn settle(control: &dyn ControlPlane, settlement: SpendSettlement) {
+async fn settle(control: &dyn ControlPlane, settlement: ChargeSettlement) {
     const TIME: Duration = Duration::from_secs(10);
     for pause in [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3), Duration::ZERO]
     {
-        match tokio::time::timeout(TIME, control.spend_settle(settlement.clone())).await {
+        match tokio::time::timeout(TIME, control.charge_settle(settlement.clone())).await {
             Err(_) | Ok(Err(ControlPlaneError::Unavailable(_))) => tokio::time::sleep(pause).await,
             // Settled, or refused for good: the ledger decides about reservations that nobody settles.
             Ok(_) => return,

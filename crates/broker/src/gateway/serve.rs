@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tipstaff_model::id::RowId;
-use tipstaff_model::{MicroUsd, PromptCache, Refusal, Rule, SpendAnswer};
+use tipstaff_model::{ChargeAnswer, MicroUsd, PromptCache, Refusal, Rule};
 
 /// What an answer is taken to have at most where neither the request nor the price table says.
 const USUAL_OUTPUT: u64 = 32_768;
@@ -310,7 +310,7 @@ async fn pay(
         })?;
         call = again;
         match answer {
-            SpendAnswer::Granted(amount) => {
+            ChargeAnswer::Granted(amount) => {
                 let tokens = affordable(&price, &estimate, amount);
                 if tokens < estimate.output {
                     body.set_most_output(tokens, prefers_old_name(asked.upstream));
@@ -318,7 +318,7 @@ async fn pay(
                 call.most_output = tokens.saturating_mul(answers);
                 return Ok(call);
             }
-            SpendAnswer::Exhausted { scope, limit, spent } => {
+            ChargeAnswer::Exhausted { scope, limit, spent } => {
                 let why = format!(
                     "the budget of the {scope} of {limit} is spent: {spent}, and this call needs {}",
                     estimate.least
@@ -335,7 +335,7 @@ async fn pay(
                 });
                 return Err(errors::budget(wire, api == Api::Responses, &refusal));
             }
-            SpendAnswer::Wait if tokio::time::Instant::now() >= deadline => {
+            ChargeAnswer::Wait if tokio::time::Instant::now() >= deadline => {
                 let why = "the money that other calls have reserved was not free in time";
                 let refusal = shared.refuse(Refusal::new(
                     Rule::LimitReached,
@@ -345,7 +345,7 @@ async fn pay(
                 let answer = errors::refused(wire, StatusCode::TOO_MANY_REQUESTS, &refusal);
                 return Err(OwnAnswer { retry_after: Some(5), is_final: false, ..answer });
             }
-            SpendAnswer::Wait => {
+            ChargeAnswer::Wait => {
                 let _ = tokio::time::timeout(ASK_AGAIN, settled).await;
             }
         }

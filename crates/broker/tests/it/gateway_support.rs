@@ -17,9 +17,9 @@ use tipstaff_model::price::Rates;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::warrant::{IssueRequest, ModelGrant, RepositoryGrant};
 use tipstaff_model::{
-    AgentRole, AuditDraft, BoxFuture, BudgetScope, Clock, ControlPlane, ControlPlaneError, FixedClock,
-    FixedEntropy, Heartbeat, LiveWarrant, MicroUsd, OrgId, Price, Quote, Refusal, RunId, SpendAnswer,
-    SpendRequest, SpendSettlement, TaskId, Warrant, WarrantId,
+    AgentRole, AuditDraft, BoxFuture, BudgetScope, ChargeAnswer, ChargeRequest, ChargeSettlement, Clock,
+    ControlPlane, ControlPlaneError, FixedClock, FixedEntropy, Heartbeat, LiveWarrant, MicroUsd, OrgId,
+    Price, Quote, Refusal, RunId, TaskId, Warrant, WarrantId,
 };
 use tipstaff_seal::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,8 +65,8 @@ pub(crate) struct Ledger {
 pub(crate) struct Book {
     pub(crate) spent: u64,
     pub(crate) open: HashMap<RowId, u64>,
-    pub(crate) granted: Vec<(SpendRequest, u64)>,
-    pub(crate) settled: Vec<SpendSettlement>,
+    pub(crate) granted: Vec<(ChargeRequest, u64)>,
+    pub(crate) settled: Vec<ChargeSettlement>,
     pub(crate) highest: u64,
 }
 
@@ -95,7 +95,10 @@ impl ControlPlane for Ledger {
     fn run_update(&self, _: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(async { Ok(()) })
     }
-    fn spend_reserve(&self, request: SpendRequest) -> BoxFuture<'_, Result<SpendAnswer, ControlPlaneError>> {
+    fn charge_reserve(
+        &self,
+        request: ChargeRequest,
+    ) -> BoxFuture<'_, Result<ChargeAnswer, ControlPlaneError>> {
         Box::pin(async move {
             // As a database would, it lets others in.
             tokio::task::yield_now().await;
@@ -108,9 +111,9 @@ impl ControlPlane for Ledger {
             if free < request.least.micro() {
                 let could = budget.saturating_sub(book.spent) >= request.least.micro();
                 return Ok(if could && !book.open.is_empty() {
-                    SpendAnswer::Wait
+                    ChargeAnswer::Wait
                 } else {
-                    SpendAnswer::Exhausted {
+                    ChargeAnswer::Exhausted {
                         scope: BudgetScope::Run,
                         limit: MicroUsd::from_micro(budget),
                         spent: MicroUsd::from_micro(book.spent),
@@ -121,10 +124,10 @@ impl ControlPlane for Ledger {
             assert!(book.open.insert(request.call, amount).is_none(), "one reservation per call");
             book.granted.push((request, amount));
             book.highest = book.highest.max(book.total());
-            Ok(SpendAnswer::Granted(MicroUsd::from_micro(amount)))
+            Ok(ChargeAnswer::Granted(MicroUsd::from_micro(amount)))
         })
     }
-    fn spend_settle(&self, settlement: SpendSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+    fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(async move {
             tokio::task::yield_now().await;
             let mut book = self.book.lock().unwrap();
@@ -393,7 +396,7 @@ impl Gate {
     }
 
     /// The one settlement.
-    pub(crate) async fn settlement(&self) -> SpendSettlement {
+    pub(crate) async fn settlement(&self) -> ChargeSettlement {
         crate::support::until("a settlement", || !self.ledger.book.lock().unwrap().settled.is_empty()).await;
         let book = self.ledger.book.lock().unwrap();
         assert_eq!((book.settled.len(), book.open.len()), (1, 0));

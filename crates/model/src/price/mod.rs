@@ -17,8 +17,8 @@ mod table;
 pub use litellm::PriceImportError;
 pub use table::{BUILTIN_JSON, LARGEST_TABLE, PriceSource, PriceTable, PriceTableError, Quote};
 
+use crate::charge::Usage;
 use crate::money::MicroUsd;
-use crate::spend::Usage;
 use serde::{Deserialize, Serialize};
 
 /// The largest rate that a table may name, in pico-dollars a token: 10,000 USD for a million tokens.

@@ -1,6 +1,6 @@
 //! Leases: one at a time, fenced, and taken over when their worker is gone.
 
-use crate::spend::{account, ask, call};
+use crate::charge::{account, ask, call};
 use crate::support::{code, event, run_draft, story, task_draft, warrant};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ async fn every_fenced_write(tx: &mut OrgTx, lease: &Lease) -> Vec<(&'static str,
         ("event_add", tx.event_add(lease, &[event("late")]).await.map(drop)),
         ("refusal_add", tx.refusal_add(lease, &refusal).await.map(drop)),
         ("warrant_add", tx.warrant_add(lease, &signed).await),
-        ("spend_reserve", tx.spend_reserve(lease, &account(1_000), &ask(call(1), 10, 10)).await.map(drop)),
+        ("charge_reserve", tx.charge_reserve(lease, &account(1_000), &ask(call(1), 10, 10)).await.map(drop)),
         ("task_move", tx.task_move(lease, RunState::Failed, None).await),
         ("task_end_batch", tx.task_end_batch(std::slice::from_ref(lease), RunState::Failed, None).await),
         ("lease_guard", tx.lease_guard(lease).await),
@@ -109,14 +109,14 @@ fn every_method_with_a_lease_is_in_the_list() {
         "event_add",
         "refusal_add",
         "warrant_add",
-        "spend_reserve",
+        "charge_reserve",
         "task_move",
         "lease_guard",
         "lease_renew",
         "task_end_batch",
     ];
     // Not fenced on purpose: it records money that is gone, and replaces only what the run itself reserved.
-    assert!(found.remove("spend_settle"));
+    assert!(found.remove("charge_settle"));
     assert_eq!(found, listed.into_iter().map(str::to_owned).collect::<HashSet<_>>());
 }
 

@@ -15,6 +15,7 @@ mod support;
 
 mod audit;
 mod cancel;
+mod charge;
 mod faults;
 mod lease;
 mod plans;
@@ -22,7 +23,6 @@ mod processes;
 mod ring;
 mod schema;
 mod signals;
-mod spend;
 mod statements;
 mod story;
 mod two_orgs;

@@ -9,12 +9,12 @@ const HOT: [(&str, usize); 41] = [
     ("AGENT_GET", 2),
     ("AUDIT_CHECKPOINT_AT", 2),
     ("BUDGET_LIST", 1),
-    ("SPEND_GET", 2),
-    ("SPEND_LIST_OF_RUN", 2),
-    ("SPEND_LIST_OPEN_OF_RUN", 2),
-    ("SPEND_OF_RUN", 2),
-    ("SPEND_SETTLE", 17),
-    ("SPEND_TOTAL", 5),
+    ("CHARGE_GET", 2),
+    ("CHARGE_LIST_OF_RUN", 2),
+    ("CHARGE_LIST_OPEN_OF_RUN", 2),
+    ("CHARGE_OF_RUN", 2),
+    ("CHARGE_SETTLE", 17),
+    ("CHARGE_TOTAL", 5),
     ("AUDIT_CHECKPOINT_LAST", 1),
     ("AUDIT_HEAD_TAKE", 2),
     ("AUDIT_RECORDS_FROM", 3),
@@ -100,10 +100,10 @@ fn fill(world: &World) {
            select {which}, {id}, 'k', '{{}}', 1, case when n % 100 = 0 then null else 1 end from {series};
          insert into repository select {which}, {id}, {id}, 'local', 's', 1, 1 from {series};
          insert into agent select {which}, {id}, {id}, 'r', 'e', null, 'i', '{{}}', 1, 1 from {series};
-         insert into spend (org_id, id, run_id, agent, provider, model, day, state, reserved, reserved_at) \
+         insert into charge (org_id, id, run_id, agent, provider, model, day, state, reserved, reserved_at) \
            select {which}, {id}, {id}, 'a', 'p', 'm', n % 60, 'settled', 1, 1 from {series};
-         insert into spend_total select {which}, 'run', {id}, 0, 1, 1 from {series};
-         insert into spend_total select {which}, 'agent', 'a', n, 1, 1 from {series};
+         insert into charge_total select {which}, 'run', {id}, 0, 1, 1 from {series};
+         insert into charge_total select {which}, 'agent', 'a', n, 1, 1 from {series};
          insert into budget select {which}, {id}, 'agent', {id}, 'day', 1, 1, 1 from {series};
          insert into audit_record (org_id, seq, at, action, body, salt, leaf_hash) \
            select {which}, n + 10, 1, 'a', {blob}, {blob}, {blob} from {series};

@@ -2,7 +2,7 @@
 //!
 //! B's rows have the very same ids, names and keys as A's: both use the same source of randomness.
 
-use crate::spend::{ask, call, settled};
+use crate::charge::{ask, call, settled};
 use crate::support::{START, World, audit_draft, event, person, ring_key, run_draft, task_draft, warrant};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use tipstaff_model::{
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_store::{
-    AgentDraft, Engine, KeyPurpose, OrgScope, Principal, RepositoryKind, RunDecision, SpendBy, Store,
+    AgentDraft, ChargeBy, Engine, KeyPurpose, OrgScope, Principal, RepositoryKind, RunDecision, Store,
     TaskDraft, TaskFilter,
 };
 
@@ -89,13 +89,13 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
         tx.budget_set(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Week, MicroUsd::from_micro(1))
     );
     call!(journal, tx.budget_remove(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Week));
-    let account = call!(journal, tx.spend_account(run));
+    let account = call!(journal, tx.charge_account(run));
     assert!(account.is_some());
-    let account = crate::spend::account(300);
-    call!(journal, tx.spend_reserve(&lease, &account, &ask(call(1), 200, 100)));
-    call!(journal, tx.spend_reserve(&lease, &account, &ask(call(2), 200, 100)));
-    call!(journal, tx.spend_reserve(&lease, &account, &ask(call(3), 200, 100)));
-    call!(journal, tx.spend_settle(&lease, &settled(call(1), 150)));
+    let account = crate::charge::account(300);
+    call!(journal, tx.charge_reserve(&lease, &account, &ask(call(1), 200, 100)));
+    call!(journal, tx.charge_reserve(&lease, &account, &ask(call(2), 200, 100)));
+    call!(journal, tx.charge_reserve(&lease, &account, &ask(call(3), 200, 100)));
+    call!(journal, tx.charge_settle(&lease, &settled(call(1), 150)));
     call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
     call!(journal, tx.price_table_reset());
     call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
@@ -196,12 +196,12 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     journal.note("audit_export", &(answer, exported));
     call!(journal, tx.outbox_list(100));
     let (first, last) = (CalendarDay::FIRST, CalendarDay::LAST);
-    for by in [SpendBy::Model, SpendBy::Agent, SpendBy::Day] {
-        call!(journal, tx.spend_by(by, first, last));
+    for by in [ChargeBy::Model, ChargeBy::Agent, ChargeBy::Day] {
+        call!(journal, tx.charge_by(by, first, last));
     }
-    call!(journal, tx.spend_of_run(ids.run));
-    call!(journal, tx.spend_list_of_run(ids.run));
-    call!(journal, tx.spend_get(call(1)));
+    call!(journal, tx.charge_of_run(ids.run));
+    call!(journal, tx.charge_list_of_run(ids.run));
+    call!(journal, tx.charge_get(call(1)));
     call!(journal, tx.budget_list());
     call!(journal, tx.budget_standing());
     call!(journal, tx.price_table());

@@ -25,8 +25,8 @@ const TENANT_TABLES: [&str; 21] = [
     "audit_checkpoint",
     "outbox",
     "local_identity",
-    "spend",
-    "spend_total",
+    "charge",
+    "charge_total",
     "budget",
     "price_table",
 ];

@@ -6,7 +6,7 @@ use crate::output::Tone;
 use serde_json::json;
 use std::process::ExitCode;
 use tipstaff_model::{CalendarDay, MicroUsd};
-use tipstaff_store::{SpendBy, SpendSum};
+use tipstaff_store::{ChargeBy, ChargeSum};
 
 /// Cells of the longest bar.
 const BAR: u64 = 24;
@@ -16,12 +16,12 @@ pub(crate) async fn costs(arguments: CostsArgs, context: Context) -> anyhow::Res
     let today = CalendarDay::at(context.clock.wall_ms());
     let since = arguments.since.day(today);
     let by = match arguments.by {
-        CostsBy::Model => SpendBy::Model,
-        CostsBy::Agent => SpendBy::Agent,
-        CostsBy::Day => SpendBy::Day,
+        CostsBy::Model => ChargeBy::Model,
+        CostsBy::Agent => ChargeBy::Agent,
+        CostsBy::Day => ChargeBy::Day,
     };
-    let mut sums = context.store.read(context.scope()).await?.spend_by(by, since, today).await?;
-    if by != SpendBy::Day {
+    let mut sums = context.store.read(context.scope()).await?.charge_by(by, since, today).await?;
+    if by != ChargeBy::Day {
         sums.sort_by_key(|sum| std::cmp::Reverse(sum.cost));
     }
     let output = &context.output;
@@ -55,9 +55,9 @@ pub(crate) async fn costs(arguments: CostsArgs, context: Context) -> anyhow::Res
         .collect();
     rows.push(row(&total, "total"));
     let head = match by {
-        SpendBy::Model => "MODEL",
-        SpendBy::Agent => "AGENT",
-        SpendBy::Day => "DAY (UTC)",
+        ChargeBy::Model => "MODEL",
+        ChargeBy::Agent => "AGENT",
+        ChargeBy::Day => "DAY (UTC)",
     };
     output.table(&[head, "COST", "CALLS", "INPUT", "CACHED", "OUTPUT", ""], &rows);
     output.line(&output.tone(Tone::Dim, &format!("from {since} to {today}")));
@@ -76,8 +76,8 @@ pub(crate) async fn costs(arguments: CostsArgs, context: Context) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-fn total(sums: &[SpendSum]) -> SpendSum {
-    sums.iter().fold(SpendSum::default(), |total, sum| SpendSum {
+fn total(sums: &[ChargeSum]) -> ChargeSum {
+    sums.iter().fold(ChargeSum::default(), |total, sum| ChargeSum {
         calls: total.calls.saturating_add(sum.calls),
         cost: MicroUsd::from_micro(total.cost.micro().saturating_add(sum.cost.micro())),
         usage: total.usage.plus(&sum.usage),
@@ -87,17 +87,17 @@ fn total(sums: &[SpendSum]) -> SpendSum {
     })
 }
 
-fn label(sum: &SpendSum, by: SpendBy) -> String {
+fn label(sum: &ChargeSum, by: ChargeBy) -> String {
     let name = match by {
-        SpendBy::Model => format!("{}/{}", sum.provider, sum.key),
-        SpendBy::Agent if sum.key.is_empty() => "(no agent)".to_owned(),
-        SpendBy::Agent | SpendBy::Day => sum.key.clone(),
+        ChargeBy::Model => format!("{}/{}", sum.provider, sum.key),
+        ChargeBy::Agent if sum.key.is_empty() => "(no agent)".to_owned(),
+        ChargeBy::Agent | ChargeBy::Day => sum.key.clone(),
     };
     // A model's name comes from a request or a provider.
     crate::watch::plain(&name)
 }
 
-fn row(sum: &SpendSum, label: &str) -> Vec<String> {
+fn row(sum: &ChargeSum, label: &str) -> Vec<String> {
     let mark = match (sum.price_unknown > 0, sum.estimated > 0) {
         (true, true) => "*~",
         (true, false) => "*",
@@ -135,7 +135,7 @@ fn bar(cost: MicroUsd, longest: u64, blocks: bool) -> String {
     text
 }
 
-fn object(sum: &SpendSum) -> serde_json::Value {
+fn object(sum: &ChargeSum) -> serde_json::Value {
     json!({
         "provider": sum.provider, "key": sum.key, "calls": sum.calls, "cost_micro_usd": sum.cost.micro(),
         "usage": sum.usage, "tokens": sum.usage.total(), "price_unknown_calls": sum.price_unknown,
@@ -143,14 +143,14 @@ fn object(sum: &SpendSum) -> serde_json::Value {
     })
 }
 
-fn csv(sums: &[SpendSum], by: SpendBy) -> String {
+fn csv(sums: &[ChargeSum], by: ChargeBy) -> String {
     let mut out = String::from(
         "by,provider,key,calls,cost_usd,cost_micro_usd,input,cache_read,cache_write,cache_write_1h,output,reasoning,price_unknown_calls,estimated_calls\r\n",
     );
     let word = match by {
-        SpendBy::Model => "model",
-        SpendBy::Agent => "agent",
-        SpendBy::Day => "day",
+        ChargeBy::Model => "model",
+        ChargeBy::Agent => "agent",
+        ChargeBy::Day => "day",
     };
     for sum in sums {
         let usage = &sum.usage;
@@ -194,8 +194,8 @@ mod tests {
     use super::*;
     use tipstaff_model::Usage;
 
-    fn one(key: &str, micro: u64) -> SpendSum {
-        SpendSum {
+    fn one(key: &str, micro: u64) -> ChargeSum {
+        ChargeSum {
             provider: "openai".to_owned(),
             key: key.to_owned(),
             calls: 2,
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn csv_is_quoted_and_no_formula() {
-        let text = csv(&[one("=cmd|'x'!A1", 1_500_000), one("a,\"b\"", 1)], SpendBy::Model);
+        let text = csv(&[one("=cmd|'x'!A1", 1_500_000), one("a,\"b\"", 1)], ChargeBy::Model);
         let lines: Vec<&str> = text.lines().skip(1).collect();
         assert_eq!(
             lines,

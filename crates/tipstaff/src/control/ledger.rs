@@ -8,10 +8,10 @@ use super::told;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tipstaff_model::{
-    AuditAction, AuditDraft, AuditOutcome, CallOutcome, ControlPlaneError, MicroUsd, SpendAnswer,
-    SpendRequest, SpendSettlement, Usage,
+    AuditAction, AuditDraft, AuditOutcome, CallOutcome, ChargeAnswer, ChargeRequest, ChargeSettlement,
+    ControlPlaneError, MicroUsd, Usage,
 };
-use tipstaff_store::{Lease, OrgTx, SpendAccount, Store, StoreError};
+use tipstaff_store::{ChargeAccount, Lease, OrgTx, Store, StoreError};
 use tokio::sync::oneshot;
 
 /// Calls that share a transaction at most.
@@ -28,7 +28,7 @@ struct Inner {
     store: Store,
     lease: Lease,
     queue: Mutex<Queue>,
-    account: OnceLock<SpendAccount>,
+    account: OnceLock<ChargeAccount>,
     /// What the audit log was told already: once is enough.
     noted: Mutex<BTreeSet<String>>,
 }
@@ -41,13 +41,13 @@ struct Queue {
 }
 
 enum Ask {
-    Reserve(SpendRequest, oneshot::Sender<Answered<SpendAnswer>>),
-    Settle(SpendSettlement, Option<oneshot::Sender<Answered<()>>>),
+    Reserve(ChargeRequest, oneshot::Sender<Answered<ChargeAnswer>>),
+    Settle(ChargeSettlement, Option<oneshot::Sender<Answered<()>>>),
 }
 
 /// What one ask of a batch came to.
 enum Outcome {
-    Answer(SpendAnswer),
+    Answer(ChargeAnswer),
     Settled,
     Failed(ControlPlaneError),
 }
@@ -63,14 +63,14 @@ impl Ledger {
     }
 
     /// Reserves money for a call.
-    pub(super) async fn reserve(&self, request: SpendRequest) -> Answered<SpendAnswer> {
+    pub(super) async fn reserve(&self, request: ChargeRequest) -> Answered<ChargeAnswer> {
         let (sender, receiver) = oneshot::channel();
         self.inner.ask(Ask::Reserve(request, sender));
         receiver.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Settles a call. Once asked for, it is done also when the caller goes away.
-    pub(super) async fn settle(&self, settlement: SpendSettlement) -> Answered<()> {
+    pub(super) async fn settle(&self, settlement: ChargeSettlement) -> Answered<()> {
         let (sender, receiver) = oneshot::channel();
         self.inner.ask(Ask::Settle(settlement, Some(sender)));
         receiver.await.unwrap_or_else(|_| Err(gone()))
@@ -147,7 +147,7 @@ impl Inner {
                         Outcome::Failed(error) => Err(error),
                     };
                     // Nobody waits for the grant any more: the call is not made.
-                    if let Err(Ok(SpendAnswer::Granted(_))) = sender.send(answer) {
+                    if let Err(Ok(ChargeAnswer::Granted(_))) = sender.send(answer) {
                         held(&self.queue).asks.push_back(Ask::Settle(unmade(&request), None));
                     }
                 }
@@ -171,7 +171,7 @@ impl Inner {
         // Settlements first: what they free can be granted in the same breath.
         for (ask, slot) in batch.iter().zip(&mut outcomes) {
             if let Ask::Settle(settlement, _) = ask {
-                let settled = tx.spend_settle(&self.lease, settlement).await.map(|_| Outcome::Settled);
+                let settled = tx.charge_settle(&self.lease, settlement).await.map(|_| Outcome::Settled);
                 *slot = Some(one_of_many(settled)?);
                 if settlement.price_unknown {
                     noted.push(self.unknown(&settlement.model));
@@ -181,7 +181,7 @@ impl Inner {
         for (ask, slot) in batch.iter().zip(&mut outcomes) {
             if let Ask::Reserve(request, _) = ask {
                 let answer = self.reserve(&mut tx, request).await;
-                if let Ok(SpendAnswer::Exhausted { scope, limit, spent }) = &answer {
+                if let Ok(ChargeAnswer::Exhausted { scope, limit, spent }) = &answer {
                     let key = format!("budget {scope}");
                     noted.push((key, self.exhausted(request, scope.as_str(), *limit, *spent)));
                 }
@@ -200,19 +200,25 @@ impl Inner {
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Outcome::Failed(gone()))).collect())
     }
 
-    async fn reserve(&self, tx: &mut OrgTx, request: &SpendRequest) -> Result<SpendAnswer, StoreError> {
+    async fn reserve(&self, tx: &mut OrgTx, request: &ChargeRequest) -> Result<ChargeAnswer, StoreError> {
         let account = match self.account.get() {
             Some(account) => account,
             None => {
-                let account = tx.spend_account(self.lease.run()).await?;
+                let account = tx.charge_account(self.lease.run()).await?;
                 let account = account.ok_or(StoreError::Missing { what: "warrant of the run" })?;
                 self.account.get_or_init(|| account)
             }
         };
-        tx.spend_reserve(&self.lease, account, request).await
+        tx.charge_reserve(&self.lease, account, request).await
     }
 
-    fn exhausted(&self, request: &SpendRequest, scope: &str, limit: MicroUsd, spent: MicroUsd) -> AuditDraft {
+    fn exhausted(
+        &self,
+        request: &ChargeRequest,
+        scope: &str,
+        limit: MicroUsd,
+        spent: MicroUsd,
+    ) -> AuditDraft {
         let run = format!("run:{}", self.lease.run());
         AuditDraft::new(&run, AuditAction::BudgetExhausted, &run)
             .outcome(AuditOutcome::Refused)
@@ -244,8 +250,8 @@ fn one_of_many(outcome: Result<Outcome, StoreError>) -> Result<Outcome, StoreErr
 }
 
 /// The settlement of a call that was not made.
-fn unmade(request: &SpendRequest) -> SpendSettlement {
-    SpendSettlement {
+fn unmade(request: &ChargeRequest) -> ChargeSettlement {
+    ChargeSettlement {
         call: request.call,
         model: request.model.clone(),
         usage: Usage::default(),
@@ -264,7 +270,7 @@ mod tests {
     use tipstaff_model::id::RowId;
     use tipstaff_model::{AgentRole, EngineKind, FixedClock, FixedEntropy, TaskSpec};
     use tipstaff_seal::{RingKey, SystemEntropy};
-    use tipstaff_store::{LocalPrincipal, RunDraft, SpendState, StoreConfig, TaskDraft};
+    use tipstaff_store::{ChargeState, LocalPrincipal, RunDraft, StoreConfig, TaskDraft};
 
     const BUDGET: u64 = 5_000;
 
@@ -317,13 +323,13 @@ mod tests {
         tx.run_add(&lease, &run).await.unwrap();
         tx.commit().await.unwrap();
         let ledger = Arc::new(Ledger::new(store.clone(), lease.clone()));
-        let account = SpendAccount { run_budget: MicroUsd::from_micro(BUDGET), agent: None };
+        let account = ChargeAccount { run_budget: MicroUsd::from_micro(BUDGET), agent: None };
         ledger.inner.account.set(account).unwrap();
         House { ledger, store, lease, _folder: folder }
     }
 
-    fn ask(number: u64, most: u64) -> SpendRequest {
-        SpendRequest {
+    fn ask(number: u64, most: u64) -> ChargeRequest {
+        ChargeRequest {
             call: RowId::new(&FixedClock::at(0), &FixedEntropy::seeded(number)),
             provider: "openai".to_owned(),
             model: "gpt".to_owned(),
@@ -341,9 +347,9 @@ mod tests {
             calls.spawn(async move {
                 let request = ask(number, 40);
                 let answer = ledger.reserve(request.clone()).await.unwrap();
-                if matches!(answer, SpendAnswer::Granted(_)) {
+                if matches!(answer, ChargeAnswer::Granted(_)) {
                     let cost = MicroUsd::from_micro(40);
-                    let spent = SpendSettlement { cost, price_unknown: true, ..unmade(&request) };
+                    let spent = ChargeSettlement { cost, price_unknown: true, ..unmade(&request) };
                     ledger.settle(spent.clone()).await.unwrap();
                     ledger.settle(spent).await.unwrap();
                     return true;
@@ -355,12 +361,12 @@ mod tests {
         // 125 calls of 40 are the whole budget; how many asked while it was reserved decides who waits.
         assert!((1..=125).contains(&granted), "{granted}");
         let mut last = house.ledger.reserve(ask(1_000, 40)).await.unwrap();
-        if matches!(last, SpendAnswer::Granted(_)) {
-            let spent = SpendSettlement { cost: MicroUsd::from_micro(BUDGET), ..unmade(&ask(1_000, 40)) };
+        if matches!(last, ChargeAnswer::Granted(_)) {
+            let spent = ChargeSettlement { cost: MicroUsd::from_micro(BUDGET), ..unmade(&ask(1_000, 40)) };
             house.ledger.settle(spent).await.unwrap();
             last = house.ledger.reserve(ask(1_001, 40)).await.unwrap();
         }
-        assert!(matches!(last, SpendAnswer::Exhausted { .. }), "{last:?}");
+        assert!(matches!(last, ChargeAnswer::Exhausted { .. }), "{last:?}");
         house.ledger.reserve(ask(1_002, 40)).await.unwrap();
         let mut read = house.store.read(house.lease.scope()).await.unwrap();
         let log = read.audit_list(None, 100).await.unwrap();
@@ -384,26 +390,26 @@ mod tests {
         // Whoever comes after has the whole budget, once what was given back is settled.
         loop {
             match house.ledger.reserve(ask(999, BUDGET)).await.unwrap() {
-                SpendAnswer::Granted(all) => break assert_eq!(all.micro(), BUDGET),
-                SpendAnswer::Wait => tokio::task::yield_now().await,
-                SpendAnswer::Exhausted { .. } => panic!("money was spent on calls that nobody made"),
+                ChargeAnswer::Granted(all) => break assert_eq!(all.micro(), BUDGET),
+                ChargeAnswer::Wait => tokio::task::yield_now().await,
+                ChargeAnswer::Exhausted { .. } => panic!("money was spent on calls that nobody made"),
             }
         }
         let mut read = house.store.read(house.lease.scope()).await.unwrap();
-        let calls = read.spend_list_of_run(house.lease.run()).await.unwrap();
-        assert_eq!(calls.iter().filter(|call| call.state == SpendState::Settled).count(), 20);
+        let calls = read.charge_list_of_run(house.lease.run()).await.unwrap();
+        assert_eq!(calls.iter().filter(|call| call.state == ChargeState::Settled).count(), 20);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_bad_call_is_not_the_others_fault() {
         let house = house().await;
-        let bad = SpendRequest { model: "\u{1b}[2J".to_owned(), ..ask(1, 10) };
+        let bad = ChargeRequest { model: "\u{1b}[2J".to_owned(), ..ask(1, 10) };
         let (good, bad, nothing) = tokio::join!(
             house.ledger.reserve(ask(2, 10)),
             house.ledger.reserve(bad),
             house.ledger.settle(unmade(&ask(3, 10))),
         );
-        assert!(matches!(good, Ok(SpendAnswer::Granted(_))), "{good:?}");
+        assert!(matches!(good, Ok(ChargeAnswer::Granted(_))), "{good:?}");
         assert!(matches!(bad, Err(ControlPlaneError::Rejected(_))), "{bad:?}");
         assert!(matches!(nothing, Err(ControlPlaneError::Rejected(_))), "{nothing:?}");
     }

@@ -8,21 +8,21 @@ use std::sync::Arc;
 use tipstaff_model::id::RowId;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    BudgetHolder, BudgetPeriod, BudgetScope, CalendarDay, CallOutcome, FixedClock, FixedEntropy, MicroUsd,
-    RunState, SpendAnswer, SpendRequest, SpendSettlement, Usage,
+    BudgetHolder, BudgetPeriod, BudgetScope, CalendarDay, CallOutcome, ChargeAnswer, ChargeRequest,
+    ChargeSettlement, FixedClock, FixedEntropy, MicroUsd, RunState, Usage,
 };
-use tipstaff_store::{Lease, SpendAccount, SpendBy, SpendState, Store, TakeOver};
+use tipstaff_store::{ChargeAccount, ChargeBy, ChargeState, Lease, Store, TakeOver};
 
 pub(crate) fn call(number: u64) -> RowId {
     RowId::new(&FixedClock::at(START), &FixedEntropy::seeded(number))
 }
 
-pub(crate) fn account(micro: u64) -> SpendAccount {
-    SpendAccount { run_budget: MicroUsd::from_micro(micro), agent: Some("fixer".to_owned()) }
+pub(crate) fn account(micro: u64) -> ChargeAccount {
+    ChargeAccount { run_budget: MicroUsd::from_micro(micro), agent: Some("fixer".to_owned()) }
 }
 
-pub(crate) fn ask(call: RowId, most: u64, least: u64) -> SpendRequest {
-    SpendRequest {
+pub(crate) fn ask(call: RowId, most: u64, least: u64) -> ChargeRequest {
+    ChargeRequest {
         call,
         provider: "anthropic".to_owned(),
         model: "claude-sonnet-4-5".to_owned(),
@@ -31,8 +31,8 @@ pub(crate) fn ask(call: RowId, most: u64, least: u64) -> SpendRequest {
     }
 }
 
-pub(crate) fn settled(call: RowId, cost: u64) -> SpendSettlement {
-    SpendSettlement {
+pub(crate) fn settled(call: RowId, cost: u64) -> ChargeSettlement {
+    ChargeSettlement {
         call,
         model: "claude-sonnet-4-5-20250929".to_owned(),
         usage: Usage {
@@ -52,24 +52,24 @@ pub(crate) fn settled(call: RowId, cost: u64) -> SpendSettlement {
     }
 }
 
-const fn granted(micro: u64) -> SpendAnswer {
-    SpendAnswer::Granted(MicroUsd::from_micro(micro))
+const fn granted(micro: u64) -> ChargeAnswer {
+    ChargeAnswer::Granted(MicroUsd::from_micro(micro))
 }
 
-fn exhausted(scope: BudgetScope, limit: u64, spent: u64) -> SpendAnswer {
-    SpendAnswer::Exhausted { scope, limit: MicroUsd::from_micro(limit), spent: MicroUsd::from_micro(spent) }
+fn exhausted(scope: BudgetScope, limit: u64, spent: u64) -> ChargeAnswer {
+    ChargeAnswer::Exhausted { scope, limit: MicroUsd::from_micro(limit), spent: MicroUsd::from_micro(spent) }
 }
 
-async fn reserve(store: &Store, lease: &Lease, budget: u64, request: SpendRequest) -> SpendAnswer {
+async fn reserve(store: &Store, lease: &Lease, budget: u64, request: ChargeRequest) -> ChargeAnswer {
     let mut tx = store.begin(lease.scope()).await.unwrap();
-    let answer = tx.spend_reserve(lease, &account(budget), &request).await.unwrap();
+    let answer = tx.charge_reserve(lease, &account(budget), &request).await.unwrap();
     tx.commit().await.unwrap();
     answer
 }
 
-async fn settle(store: &Store, lease: &Lease, settlement: SpendSettlement) -> bool {
+async fn settle(store: &Store, lease: &Lease, settlement: ChargeSettlement) -> bool {
     let mut tx = store.begin(lease.scope()).await.unwrap();
-    let changed = tx.spend_settle(lease, &settlement).await.unwrap();
+    let changed = tx.charge_settle(lease, &settlement).await.unwrap();
     tx.commit().await.unwrap();
     changed
 }
@@ -81,7 +81,7 @@ story! {
         // The same call again reserves nothing more.
         assert_eq!(reserve(store, &lease, 100, ask(call(1), 60, 60)).await, granted(60));
         assert_eq!(reserve(store, &lease, 100, ask(call(2), 60, 30)).await, granted(40));
-        assert_eq!(reserve(store, &lease, 100, ask(call(3), 60, 30)).await, SpendAnswer::Wait);
+        assert_eq!(reserve(store, &lease, 100, ask(call(3), 60, 30)).await, ChargeAnswer::Wait);
         assert!(settle(store, &lease, settled(call(1), 10)).await);
         assert!(!settle(store, &lease, settled(call(1), 99)).await, "settling twice settles once");
         assert_eq!(reserve(store, &lease, 100, ask(call(3), 60, 30)).await, granted(50));
@@ -95,10 +95,10 @@ story! {
         let run = world.read().await.run_get(lease.run()).await.unwrap().unwrap();
         assert_eq!((run.cost_micro_usd, run.tokens), (105, 3 * 42));
         let mut read = world.read().await;
-        let sum = read.spend_of_run(lease.run()).await.unwrap();
+        let sum = read.charge_of_run(lease.run()).await.unwrap();
         assert_eq!((sum.calls, sum.cost.micro(), sum.usage.total(), sum.usage.reasoning), (3, 105, 126, 6));
-        let first = read.spend_get(call(1)).await.unwrap().unwrap();
-        assert_eq!((first.state, first.cost.micro(), first.status), (SpendState::Settled, 10, 200));
+        let first = read.charge_get(call(1)).await.unwrap().unwrap();
+        assert_eq!((first.state, first.cost.micro(), first.status), (ChargeState::Settled, 10, 200));
         assert_eq!(first.model, "claude-sonnet-4-5-20250929");
     }
 }
@@ -125,7 +125,7 @@ story! {
         settle(store, &lease, settled(call(2), 100)).await;
         world.clock.advance(24 * 3_600_000);
         assert_eq!(reserve(store, &lease, 9_000, ask(call(3), 300, 50)).await, granted(60));
-        assert_eq!(reserve(store, &lease, 9_000, ask(call(4), 300, 50)).await, SpendAnswer::Wait);
+        assert_eq!(reserve(store, &lease, 9_000, ask(call(4), 300, 50)).await, ChargeAnswer::Wait);
         settle(store, &lease, settled(call(3), 60)).await;
         world.clock.advance(24 * 3_600_000);
         assert_eq!(reserve(store, &lease, 9_000, ask(call(4), 300, 50)).await, exhausted(BudgetScope::Org, 250, 250));
@@ -141,13 +141,13 @@ story! {
             "agent:other day $0.000001 since 2023-11-17: $0.00 $0.00",
             "org month $0.000250 since 2023-11-01: $0.000250 $0.00",
         ]);
-        let by = |sums: Vec<tipstaff_store::SpendSum>| -> Vec<String> {
+        let by = |sums: Vec<tipstaff_store::ChargeSum>| -> Vec<String> {
             sums.iter().map(|sum| format!("{}/{} {} {}", sum.provider, sum.key, sum.calls, sum.cost.micro())).collect()
         };
         let all = (CalendarDay::FIRST, CalendarDay::LAST);
-        assert_eq!(by(read.spend_by(SpendBy::Model, all.0, all.1).await.unwrap()), ["anthropic/claude-sonnet-4-5-20250929 3 250"]);
-        assert_eq!(by(read.spend_by(SpendBy::Agent, all.0, all.1).await.unwrap()), ["/fixer 3 250"]);
-        assert_eq!(by(read.spend_by(SpendBy::Day, "2023-11-15".parse().unwrap(), all.1).await.unwrap()), ["/2023-11-15 1 100", "/2023-11-16 1 60"]);
+        assert_eq!(by(read.charge_by(ChargeBy::Model, all.0, all.1).await.unwrap()), ["anthropic/claude-sonnet-4-5-20250929 3 250"]);
+        assert_eq!(by(read.charge_by(ChargeBy::Agent, all.0, all.1).await.unwrap()), ["/fixer 3 250"]);
+        assert_eq!(by(read.charge_by(ChargeBy::Day, "2023-11-15".parse().unwrap(), all.1).await.unwrap()), ["/2023-11-15 1 100", "/2023-11-16 1 60"]);
         drop(read);
 
         let mut tx = world.begin().await;
@@ -167,22 +167,22 @@ story! {
         world.clock.advance(60_001);
         assert_eq!(store.task_reap(TakeOver::Expired, "reaper").await.unwrap().len(), 1);
         let mut read = world.read().await;
-        let one = read.spend_get(call(1)).await.unwrap().unwrap();
-        assert_eq!((one.state, one.cost.micro(), one.estimated), (SpendState::Presumed, 60, true));
+        let one = read.charge_get(call(1)).await.unwrap().unwrap();
+        assert_eq!((one.state, one.cost.micro(), one.estimated), (ChargeState::Presumed, 60, true));
         assert_eq!(read.run_get(lease.run()).await.unwrap().unwrap().cost_micro_usd, 65);
         drop(read);
         // A reservation is fenced; a settlement that comes late is not, and corrects the guess.
         let mut tx = world.begin().await;
-        assert_eq!(code(tx.spend_reserve(&lease, &account(100), &ask(call(3), 1, 1)).await), "lease-lost");
+        assert_eq!(code(tx.charge_reserve(&lease, &account(100), &ask(call(3), 1, 1)).await), "lease-lost");
         drop(tx);
         assert!(settle(store, &lease, settled(call(1), 20)).await);
         assert!(!settle(store, &lease, settled(call(1), 60)).await);
         let mut read = world.read().await;
-        let one = read.spend_get(call(1)).await.unwrap().unwrap();
-        assert_eq!((one.state, one.cost.micro(), one.estimated), (SpendState::Settled, 20, false));
+        let one = read.charge_get(call(1)).await.unwrap().unwrap();
+        assert_eq!((one.state, one.cost.micro(), one.estimated), (ChargeState::Settled, 20, false));
         let run = read.run_get(lease.run()).await.unwrap().unwrap();
         assert_eq!((run.cost_micro_usd, run.tokens), (25, 84));
-        let total = world.vandal("select spent, reserved from spend_total where scope = 'org'");
+        let total = world.vandal("select spent, reserved from charge_total where scope = 'org'");
         assert_eq!(total, "25|0");
     }
 }
@@ -195,8 +195,8 @@ story! {
         tx.run_update(&lease, &RunUpdate { state: Some(RunState::Running), ..RunUpdate::default() }).await.unwrap();
         tx.run_update(&lease, &RunUpdate { state: Some(RunState::Failed), ..RunUpdate::default() }).await.unwrap();
         tx.commit().await.unwrap();
-        let one = world.read().await.spend_get(call(1)).await.unwrap().unwrap();
-        assert_eq!((one.state, one.cost.micro()), (SpendState::Presumed, 60));
+        let one = world.read().await.charge_get(call(1)).await.unwrap().unwrap();
+        assert_eq!((one.state, one.cost.micro()), (ChargeState::Presumed, 60));
     }
 }
 
@@ -205,22 +205,22 @@ story! {
         let (mine, theirs) = (world.lease().await, world.lease().await);
         reserve(&world.store, &theirs, 100, ask(call(1), 60, 60)).await;
         let mut tx = world.begin().await;
-        assert_eq!(code(tx.spend_reserve(&mine, &account(100), &ask(call(1), 1, 1)).await), "input");
-        assert_eq!(code(tx.spend_settle(&mine, &settled(call(1), 0)).await), "missing");
-        assert_eq!(code(tx.spend_settle(&mine, &settled(call(9), 0)).await), "missing");
+        assert_eq!(code(tx.charge_reserve(&mine, &account(100), &ask(call(1), 1, 1)).await), "input");
+        assert_eq!(code(tx.charge_settle(&mine, &settled(call(1), 0)).await), "missing");
+        assert_eq!(code(tx.charge_settle(&mine, &settled(call(9), 0)).await), "missing");
         for bad in ["", "a\u{1b}[2J", &"x".repeat(201)] {
-            let request = SpendRequest { model: bad.to_owned(), ..ask(call(2), 1, 1) };
-            assert_eq!(code(tx.spend_reserve(&mine, &account(100), &request).await), "input");
+            let request = ChargeRequest { model: bad.to_owned(), ..ask(call(2), 1, 1) };
+            assert_eq!(code(tx.charge_reserve(&mine, &account(100), &request).await), "input");
         }
         // The provider's word for the model is only taken when it is one; absurd figures don't overflow.
-        assert_eq!(tx.spend_reserve(&mine, &account(100), &ask(call(2), 1, 1)).await.unwrap(), granted(1));
+        assert_eq!(tx.charge_reserve(&mine, &account(100), &ask(call(2), 1, 1)).await.unwrap(), granted(1));
         let usage = Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() };
-        let absurd = SpendSettlement { model: "\u{7}".to_owned(), usage, ..settled(call(2), u64::MAX) };
-        assert!(tx.spend_settle(&mine, &absurd).await.unwrap());
+        let absurd = ChargeSettlement { model: "\u{7}".to_owned(), usage, ..settled(call(2), u64::MAX) };
+        assert!(tx.charge_settle(&mine, &absurd).await.unwrap());
         tx.commit().await.unwrap();
-        let one = world.read().await.spend_get(call(2)).await.unwrap().unwrap();
+        let one = world.read().await.charge_get(call(2)).await.unwrap().unwrap();
         assert_eq!(one.model, "claude-sonnet-4-5");
-        let account = world.read().await.spend_account(mine.run()).await.unwrap();
+        let account = world.read().await.charge_account(mine.run()).await.unwrap();
         assert_eq!(account, None, "a run without a warrant has no budget");
     }
 }
@@ -235,8 +235,8 @@ story! {
         tx.run_add(&lease, &run_draft()).await.unwrap();
         let signed = warrant(&mut tx, &lease).await.unwrap();
         tx.warrant_add(&lease, &signed).await.unwrap();
-        let account = tx.spend_account(lease.run()).await.unwrap().unwrap();
-        assert_eq!(account, SpendAccount { run_budget: signed.warrant.budget, agent: Some("fixer".to_owned()) });
+        let account = tx.charge_account(lease.run()).await.unwrap().unwrap();
+        assert_eq!(account, ChargeAccount { run_budget: signed.warrant.budget, agent: Some("fixer".to_owned()) });
     }
 }
 
@@ -286,7 +286,7 @@ async fn storm(world: World, calls: usize) {
             let lease = &leases[one.run];
             let id = call(1_000 + number as u64);
             let answer = reserve(&store, lease, RUN, ask(id, one.most, one.least)).await;
-            let SpendAnswer::Granted(amount) = answer else { return (answer, 0) };
+            let ChargeAnswer::Granted(amount) = answer else { return (answer, 0) };
             assert!(amount.micro() >= one.least && amount.micro() <= one.most);
             if !one.settles {
                 return (answer, amount.micro());
@@ -303,12 +303,12 @@ async fn storm(world: World, calls: usize) {
     let mut refused = 0;
     while let Some(joined) = tasks.join_next().await {
         let (answer, cost) = joined.unwrap();
-        refused += u64::from(!matches!(answer, SpendAnswer::Granted(_)));
+        refused += u64::from(!matches!(answer, ChargeAnswer::Granted(_)));
         spent += cost;
         // Never, at no moment that anybody can see, is a budget overshot.
         if refused % 16 == 0 {
             let over = world.vandal(&format!(
-                "select count(*) from spend_total where (scope = 'run' and spent + reserved > {RUN}) or \
+                "select count(*) from charge_total where (scope = 'run' and spent + reserved > {RUN}) or \
                  (scope = 'agent' and spent + reserved > {AGENT}) or (scope = 'org' and spent + reserved > {ORG})"
             ));
             assert_eq!(over, "0");
@@ -317,16 +317,16 @@ async fn storm(world: World, calls: usize) {
     assert!(spent <= AGENT, "{spent}");
     assert!(refused > 0, "the storm was large enough to meet its budget");
     let sums = world.vandal(
-        "select (select sum(spent + reserved) from spend_total where scope = 'org'), \
-         (select sum(spent + reserved) from spend_total where scope = 'agent'), \
-         (select sum(spent + reserved) from spend_total where scope = 'run'), \
-         (select sum(case when state = 'reserved' then reserved else cost end) from spend)",
+        "select (select sum(spent + reserved) from charge_total where scope = 'org'), \
+         (select sum(spent + reserved) from charge_total where scope = 'agent'), \
+         (select sum(spent + reserved) from charge_total where scope = 'run'), \
+         (select sum(case when state = 'reserved' then reserved else cost end) from charge)",
     );
     assert_eq!(sums, format!("{spent}|{spent}|{spent}|{spent}"), "totals are the sums of the rows");
     // The runs die: what is open counts, and nothing more.
     world.clock.advance(60_001);
     world.store.task_reap(TakeOver::Expired, "reaper").await.unwrap();
-    let left = world.vandal("select sum(spent), sum(reserved) from spend_total where scope = 'org'");
+    let left = world.vandal("select sum(spent), sum(reserved) from charge_total where scope = 'org'");
     assert_eq!(left, format!("{spent}|0"));
     let runs = world.vandal("select sum(cost_micro_usd) from run");
     assert_eq!(runs, spent.to_string());

@@ -1,7 +1,7 @@
 -- Money: the ledger of model calls, running totals, budgets, prices.
 
 -- One row a call. It is reserved before the call and settled after it; presumed when its run ended in between.
-create table spend (
+create table charge (
     org_id text not null,
     id text not null,
     run_id text not null,
@@ -29,12 +29,12 @@ create table spend (
     foreign key (org_id, run_id) references run (org_id, id)
 ) strict, without rowid;
 
-create index spend_of_run on spend (org_id, run_id, id);
-create index spend_of_day on spend (org_id, day);
+create index charge_of_run on charge (org_id, run_id, id);
+create index charge_of_day on charge (org_id, day);
 
 -- Running totals, so that a reservation reads few rows however many calls there were: of a run (day 0), and of an
 -- agent and the org by day.
-create table spend_total (
+create table charge_total (
     org_id text not null,
     scope text not null,
     name text not null,

@@ -2,7 +2,7 @@
 //!
 //! An event that an engine does not know is kept as it came ([`AgentEvent::Raw`]) and never guessed.
 
-use crate::spend::Usage;
+use crate::charge::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Spending: what a model call used, what it is expected to cost at most, and what the ledger says to it.
+//! Charges: what a model call used, what it is expected to cost at most, and what the ledger says to it.
 //!
 //! Money is reserved before a call and settled after it, so that calls in parallel can't spend more than the budget
 //! together. The ledger is the control plane's; the broker only asks.
@@ -62,7 +62,7 @@ impl Usage {
 
 /// What a broker wants to spend on one call at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpendRequest {
+pub struct ChargeRequest {
     /// The call, an id that the broker made: asking again for the same call reserves once.
     pub call: RowId,
     /// The provider: `anthropic`, `openai`, `gemini` or the name of a configured upstream.
@@ -105,9 +105,9 @@ impl fmt::Display for BudgetScope {
     }
 }
 
-/// What the ledger says to a [`SpendRequest`].
+/// What the ledger says to a [`ChargeRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpendAnswer {
+pub enum ChargeAnswer {
     /// This much is reserved; durable.
     Granted(MicroUsd),
     /// Not enough is free now, but calls under way hold reservations: ask again when one was settled.
@@ -149,7 +149,7 @@ impl CallOutcome {
 
 /// What a call used in the end. Settles its reservation; settling twice settles once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpendSettlement {
+pub struct ChargeSettlement {
     /// The call.
     pub call: RowId,
     /// The model that answered, where the provider names another one than was asked for.

@@ -1,7 +1,7 @@
 -- Money: the ledger of model calls, running totals, budgets, prices.
 
 -- One row a call. It is reserved before the call and settled after it; presumed when its run ended in between.
-create table spend (
+create table charge (
     org_id text collate "C" not null,
     id text collate "C" not null,
     run_id text collate "C" not null,
@@ -29,12 +29,12 @@ create table spend (
     foreign key (org_id, run_id) references run (org_id, id)
 );
 
-create index spend_of_run on spend (org_id, run_id, id);
-create index spend_of_day on spend (org_id, day);
+create index charge_of_run on charge (org_id, run_id, id);
+create index charge_of_day on charge (org_id, day);
 
 -- Running totals, so that a reservation reads few rows however many calls there were: of a run (day 0), and of an
 -- agent and the org by day.
-create table spend_total (
+create table charge_total (
     org_id text collate "C" not null,
     scope text collate "C" not null,
     name text collate "C" not null,
@@ -69,14 +69,14 @@ create table price_table (
 );
 
 -- The second wall, as in the ground.
-alter table spend enable row level security;
-alter table spend force row level security;
-create policy org_scope on spend to tipstaff_app
+alter table charge enable row level security;
+alter table charge force row level security;
+create policy org_scope on charge to tipstaff_app
     using (org_id = current_setting('app.org_id', true))
     with check (org_id = current_setting('app.org_id', true));
-alter table spend_total enable row level security;
-alter table spend_total force row level security;
-create policy org_scope on spend_total to tipstaff_app
+alter table charge_total enable row level security;
+alter table charge_total force row level security;
+create policy org_scope on charge_total to tipstaff_app
     using (org_id = current_setting('app.org_id', true))
     with check (org_id = current_setting('app.org_id', true));
 alter table budget enable row level security;
@@ -91,5 +91,5 @@ create policy org_scope on price_table to tipstaff_app
     with check (org_id = current_setting('app.org_id', true));
 
 -- The ledger is not deleted from: what was spent stays spent.
-grant select, insert, update on spend, spend_total to tipstaff_app;
+grant select, insert, update on charge, charge_total to tipstaff_app;
 grant select, insert, update, delete on budget, price_table to tipstaff_app;
