@@ -8,7 +8,7 @@ use crate::limits::Bounds;
 use crate::quarantine::Quarantine;
 use crate::server;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tipstaff_model::{
     CommitId, ControlPlane, LiveWarrant, MicroUsd, RefName, Refusal, RepositoryName, Rule, Usage,
@@ -36,6 +36,9 @@ pub struct BrokerConfig {
     /// Addresses that may be dialled although they are private. Empty but for upstreams that the operator runs on this
     /// machine, and tests. The warrant must name the host all the same.
     pub allow_private_addresses: Vec<SocketAddr>,
+    /// Addresses of hosts that the operator names himself, private ones included; nobody else is asked about these hosts.
+    /// The warrant must name the host all the same.
+    pub host_addresses: Arc<BTreeMap<String, Vec<IpAddr>>>,
     /// The way to models. Without it every model request is refused.
     pub gateway: Option<GatewayConfig>,
     /// The bounds.
@@ -51,6 +54,7 @@ impl BrokerConfig {
             repositories,
             resolver: Arc::new(SystemResolver),
             allow_private_addresses: Vec::new(),
+            host_addresses: Arc::default(),
             gateway: None,
             bounds: Bounds::default(),
         }

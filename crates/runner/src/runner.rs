@@ -3,7 +3,8 @@
 use crate::supervise::Cancel;
 use crate::supervise::Stall;
 use crate::{Layout, RunLock, RunnerError};
-use std::net::{SocketAddr, TcpListener};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,6 +39,8 @@ pub struct RunnerConfig {
     pub bounds: Bounds,
     /// Private addresses that the broker may dial for granted hosts: upstreams that the operator runs on this machine.
     pub allow_private_addresses: Vec<SocketAddr>,
+    /// Addresses of hosts that the operator names himself, private ones included.
+    pub host_addresses: Arc<BTreeMap<String, Vec<IpAddr>>>,
     /// How long an agent may do nothing.
     pub stall: Stall,
 }
@@ -173,6 +176,7 @@ impl Runner {
         config.bounds = self.config.bounds;
         config.gateway = gateway;
         config.allow_private_addresses.clone_from(&self.config.allow_private_addresses);
+        config.host_addresses = Arc::clone(&self.config.host_addresses);
         Ok(Broker::new(config, Arc::clone(live), Arc::clone(control)).serve(listener)?)
     }
 }

@@ -3,9 +3,11 @@
 use crate::exit::Problem;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use tipstaff_broker::{PlainHttp, Wire};
+use tipstaff_model::warrant::HostPattern;
 use tipstaff_runner::{Stall, wrong_line};
 
 /// The name of the file.
@@ -19,6 +21,35 @@ pub(crate) struct Config {
     pub(crate) upstreams: BTreeMap<String, UpstreamConfig>,
     /// How runs are watched.
     pub(crate) run: RunConfig,
+    /// How granted hosts are reached.
+    pub(crate) network: NetworkConfig,
+}
+
+/// The `[network]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NetworkConfig {
+    /// Addresses of hosts that no public name server knows, private ones included: `"git.corp.example" = ["10.0.0.5"]`.
+    /// A warrant must name the host all the same.
+    hosts: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl NetworkConfig {
+    /// The addresses by host, names in lower case without a final dot.
+    pub(crate) fn host_addresses(&self) -> anyhow::Result<BTreeMap<String, Vec<IpAddr>>> {
+        let read = |(name, addresses): (&String, &Vec<IpAddr>)| {
+            let host = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+            if host.parse::<HostPattern>().is_err() || host.contains(['*', ':']) || addresses.is_empty() {
+                let text = format!(
+                    "network.hosts in {CONFIG_FILE}: '{}' needs to be a host's name with at least one address, such as \"git.corp.example\" = [\"10.0.0.5\"]",
+                    name.escape_debug()
+                );
+                return Err(Problem::usage("config-invalid", text));
+            }
+            Ok((host, addresses.clone()))
+        };
+        self.hosts.iter().map(read).collect()
+    }
 }
 
 /// One upstream.
@@ -113,6 +144,22 @@ mod tests {
         write("[upstreams.x]\nurl = \"y\"\nkey = \"sk-1\"\n");
         let error = Config::read(place.path()).unwrap_err().to_string();
         assert!(error.contains("line 3") && !error.contains("sk-1"), "{error}");
+    }
+
+    #[test]
+    fn the_operators_own_hosts_are_read_exactly() {
+        let of = |text: &str| toml::from_str::<Config>(text).unwrap().network.host_addresses();
+        let read = of("[network.hosts]\n\"Git.Corp.example.\" = [\"10.0.0.5\", \"::1\"]\n").unwrap();
+        assert_eq!(read["git.corp.example"].len(), 2);
+        for bad in [
+            "\"*.corp.example\" = [\"10.0.0.5\"]",
+            "\"a.b:1\" = [\"10.0.0.5\"]",
+            "\"a.b\" = []",
+            "\"\" = [\"::1\"]",
+        ] {
+            assert!(of(&format!("[network.hosts]\n{bad}\n")).is_err(), "{bad}");
+        }
+        assert!(toml::from_str::<Config>("[network.hosts]\n\"a.b\" = [\"nowhere\"]\n").is_err());
     }
 
     #[test]

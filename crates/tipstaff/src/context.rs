@@ -206,6 +206,7 @@ impl Context {
             entropy: Arc::clone(&self.entropy),
             bounds: Default::default(),
             allow_private_addresses: Vec::new(),
+            host_addresses: Arc::new(self.config.network.host_addresses()?),
             stall,
         });
         Ok((Arc::new(runner), done?))

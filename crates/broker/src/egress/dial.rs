@@ -3,7 +3,7 @@
 use super::address::is_forbidden;
 use crate::parse::head::Authority;
 use crate::server::Shared;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tipstaff_model::{Refusal, Rule};
 use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
@@ -37,17 +37,7 @@ pub(crate) async fn dial<'a>(shared: &'a Shared, wanted: &Authority) -> Result<D
         ))
     })?;
     let work = async {
-        let resolving = shared.config.resolver.resolve(&wanted.host);
-        let found =
-            resolving.await.map_err(|_| NoDial::Unreachable(format!("{} has no address", wanted.host)))?;
-        let allowed: Vec<SocketAddr> = found
-            .into_iter()
-            .map(|address| SocketAddr::new(address.to_canonical(), wanted.port))
-            .filter(|address| {
-                !is_forbidden(address.ip()) || shared.config.allow_private_addresses.contains(address)
-            })
-            .take(bounds.dial_addresses)
-            .collect();
+        let allowed = addresses(shared, wanted).await?;
         if allowed.is_empty() {
             return Err(NoDial::Refused(Refusal::new(
                 Rule::AddressForbidden,
@@ -66,4 +56,19 @@ pub(crate) async fn dial<'a>(shared: &'a Shared, wanted: &Authority) -> Result<D
     tokio::time::timeout(bounds.dial_time, work)
         .await
         .unwrap_or_else(|_| Err(NoDial::Unreachable(format!("{wanted} does not answer in time"))))
+}
+
+/// The addresses that may be dialled for a host: the operator's own, or the public ones of what the resolver says.
+async fn addresses(shared: &Shared, wanted: &Authority) -> Result<Vec<SocketAddr>, NoDial> {
+    let (config, most) = (&shared.config, shared.config.bounds.dial_addresses);
+    let at = |address: &IpAddr| SocketAddr::new(address.to_canonical(), wanted.port);
+    if let Some(known) = config.host_addresses.get(&wanted.host) {
+        return Ok(known.iter().map(at).take(most).collect());
+    }
+    let found = config.resolver.resolve(&wanted.host).await;
+    let found = found.map_err(|_| NoDial::Unreachable(format!("{} has no address", wanted.host)))?;
+    let may = |address: &SocketAddr| {
+        !is_forbidden(address.ip()) || config.allow_private_addresses.contains(address)
+    };
+    Ok(found.iter().map(at).filter(may).take(most).collect())
 }

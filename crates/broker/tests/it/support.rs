@@ -264,6 +264,7 @@ impl World {
         let config = BrokerConfig {
             resolver: options.resolver,
             allow_private_addresses: options.private,
+            host_addresses: Default::default(),
             bounds: options.bounds,
             ..BrokerConfig::new(
                 Arc::clone(&git),

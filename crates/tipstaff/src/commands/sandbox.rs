@@ -145,6 +145,7 @@ pub(crate) async fn bare_runner(env: &Environment) -> anyhow::Result<Runner> {
         entropy: Arc::new(SystemEntropy),
         bounds: Default::default(),
         allow_private_addresses: Vec::new(),
+        host_addresses: Default::default(),
         stall: Default::default(),
     }))
 }
