@@ -227,6 +227,8 @@ async fn gateway(port: u16) {
         budget: None,
         wall_ms: None,
         egress: Vec::new(),
+        hosts: Vec::new(),
+        secrets: Vec::new(),
         models: Vec::new(),
         submodules: false,
         lfs: false,

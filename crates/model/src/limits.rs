@@ -32,6 +32,38 @@ pub struct Limits {
     pub push_objects: u64,
     /// Files that may differ between the base and the pushed tip.
     pub push_files: u64,
+    /// Bytes that the run may send to hosts.
+    #[serde(default = "sent_bytes", skip_serializing_if = "is_sent_bytes")]
+    pub egress_sent_bytes: u64,
+    /// Bytes that the run may be sent by hosts.
+    #[serde(default = "received_bytes", skip_serializing_if = "is_received_bytes")]
+    pub egress_received_bytes: u64,
+    /// Tunnels and requests to hosts.
+    #[serde(default = "requests", skip_serializing_if = "is_requests")]
+    pub egress_requests: u64,
+}
+
+// What a warrant means that does not write these bounds. They are part of its form and may not change.
+const fn sent_bytes() -> u64 {
+    256 * MIB
+}
+const fn received_bytes() -> u64 {
+    10 * 1024 * MIB
+}
+const fn requests() -> u64 {
+    50_000
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_sent_bytes(value: &u64) -> bool {
+    *value == sent_bytes()
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_received_bytes(value: &u64) -> bool {
+    *value == received_bytes()
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_requests(value: &u64) -> bool {
+    *value == requests()
 }
 
 impl Default for Limits {
@@ -49,6 +81,9 @@ impl Default for Limits {
             push_bytes: 256 * MIB,
             push_objects: 100_000,
             push_files: 5_000,
+            egress_sent_bytes: sent_bytes(),
+            egress_received_bytes: received_bytes(),
+            egress_requests: requests(),
         }
     }
 }
@@ -56,7 +91,7 @@ impl Default for Limits {
 impl Limits {
     /// The names and values, in a fixed order.
     #[must_use]
-    pub fn rows(&self) -> [(&'static str, u64); 12] {
+    pub fn rows(&self) -> [(&'static str, u64); 15] {
         [
             ("wall_ms", self.wall_ms),
             ("processes", self.processes),
@@ -70,6 +105,9 @@ impl Limits {
             ("push_bytes", self.push_bytes),
             ("push_objects", self.push_objects),
             ("push_files", self.push_files),
+            ("egress_sent_bytes", self.egress_sent_bytes),
+            ("egress_received_bytes", self.egress_received_bytes),
+            ("egress_requests", self.egress_requests),
         ]
     }
 
@@ -89,6 +127,9 @@ impl Limits {
             push_bytes: self.push_bytes.min(other.push_bytes),
             push_objects: self.push_objects.min(other.push_objects),
             push_files: self.push_files.min(other.push_files),
+            egress_sent_bytes: self.egress_sent_bytes.min(other.egress_sent_bytes),
+            egress_received_bytes: self.egress_received_bytes.min(other.egress_received_bytes),
+            egress_requests: self.egress_requests.min(other.egress_requests),
         }
     }
 

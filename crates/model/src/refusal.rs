@@ -63,10 +63,34 @@ rules! {
     PathProtected = "path-protected", "leave that path alone, or use a role that may change it";
     /// A path outside what the warrant lets the run write.
     PathNotGranted = "path-not-granted", "change only the paths that the warrant names";
+    /// A path that some file system or some git reads as another one.
+    PathDangerous = "path-dangerous", "give the file a plain name";
+    /// A symbolic link that leads out of the repository.
+    SymlinkEscapes = "symlink-escapes", "link only to files of the repository, with a relative path";
+    /// A secret stands in what is pushed.
+    SecretInDiff = "secret-in-diff", "take the secret out of every commit; revoke it if it was real; see docs/pushes.md";
+    /// A commit in somebody else's name.
+    CommitIdentity = "commit-identity", "commit with the author and committer that the run's git is set to";
     /// The host is not in the warrant.
-    HostNotGranted = "host-not-granted", "grant it with --allow-host HOST[:PORT]";
+    HostNotGranted = "host-not-granted", "grant it with --allow-host HOST[:PORT], or a class such as registry:npm";
     /// The port is not in the warrant.
     PortNotGranted = "port-not-granted", "grant it with --allow-host HOST:PORT";
+    /// The host is granted, but not this request.
+    RequestNotGranted = "request-not-granted", "grant it with --allow-request 'METHOD URL'";
+    /// The host is granted, but not this tool of it.
+    ToolNotGranted = "tool-not-granted", "grant it with --allow-tool URL#TOOL";
+    /// A secret that the warrant does not name.
+    SecretNotGranted = "secret-not-granted", "grant it with --secret NAME";
+    /// A secret's handle where it is worth nothing.
+    SecretMisused = "secret-misused", "send the handle only to the host and path that the secret was set for";
+    /// TLS to another name than the one that was asked for.
+    TlsNameMismatch = "tls-name-mismatch", "connect with the name of the granted host";
+    /// What was sent as TLS can't be read as TLS.
+    TlsUnreadable = "tls-unreadable", "speak TLS with a server name and without an encrypted client hello";
+    /// A protocol that the broker does not carry there.
+    ProtocolNotServed = "protocol-not-served", "speak HTTP/1.1 there";
+    /// The run sent, received or asked more than its warrant allows.
+    EgressSpent = "egress-spent", "transfer less; the bounds are in the warrant's limits";
     /// The name leads to an address that no warrant may reach.
     AddressForbidden = "address-forbidden", "private, loopback, link-local and metadata addresses are never reachable";
     /// The provider or model is not in the warrant.

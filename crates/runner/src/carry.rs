@@ -146,7 +146,7 @@ impl Runner {
         let materials = |overlay, name| Materials {
             layout: &self.config.layout,
             run,
-            warrant,
+            warrant: &warrant,
             mirror: &job.mirror,
             checkouts: &checkouts,
             overlay,
@@ -202,7 +202,8 @@ impl Runner {
         let untouched = before.is_some() && layer_picture(&prepared) == before;
         if reason != ExitReason::WarrantRevoked && !untouched {
             let subject = subject(&job.task);
-            let collection = collect(self, warrant, &job.warrant.digest, &prepared, &subject, &serve).await?;
+            let collection =
+                collect(self, &warrant, &job.warrant.digest, &prepared, &subject, &serve).await?;
             for remark in &collection.remarks {
                 self.remark(remark, control, observer).await?;
             }
@@ -247,12 +248,12 @@ impl Runner {
                 None
             };
             let id = WarrantId::new(clock.as_ref(), self.config.entropy.as_ref());
-            let lesser = Arc::new(LiveWarrant::new(narrowed(warrant, id)?, Arc::clone(clock)));
+            let lesser = Arc::new(LiveWarrant::new(narrowed(&warrant, id)?, Arc::clone(clock)));
             let serve_checks = |listener: TcpListener| serve_under(&lesser, listener, None);
             let verified = Verifying {
                 runner: self,
                 live: &live,
-                warrant: lesser.warrant(),
+                warrant: &lesser.warrant(),
                 prepared: checked.as_ref().unwrap_or(&prepared),
                 fresh,
                 commit: &commit,

@@ -46,7 +46,7 @@ impl Runner {
         let mut read_only_mounts = prepared.read_only_mounts.clone();
         read_only_mounts.extend(mount);
         let spec = compile_spec(
-            warrant,
+            &warrant,
             SandboxRules {
                 identity: prepared.identity.clone(),
                 workspace: prepared.workspace.clone(),

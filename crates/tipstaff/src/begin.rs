@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use tipstaff_broker::{GatewayConfig, Mirror, PlainHttp, Source};
-use tipstaff_model::warrant::{HostPattern, IssueRequest, RepositoryGrant};
+use tipstaff_model::warrant::{HostChoice, HostPattern, IssueRequest, RepositoryGrant};
 use tipstaff_model::{
     AuditAction, AuditDraft, ControlPlane, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
 };
@@ -66,6 +66,17 @@ pub(crate) fn base_branch(task: &TaskSpec) -> Option<String> {
     task.base.as_deref()?.strip_prefix("refs/heads/").map(ToOwned::to_owned)
 }
 
+/// The hosts of what a person chose, each once.
+pub(crate) fn egress_of(choices: &[HostChoice]) -> Vec<HostPattern> {
+    let mut hosts: Vec<HostPattern> = Vec::new();
+    for host in choices.iter().flat_map(HostChoice::hosts) {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
 /// The warrant that a task asks for.
 pub(crate) fn warrant_of(
     context: &Context,
@@ -75,9 +86,10 @@ pub(crate) fn warrant_of(
     let egress = task
         .allow_hosts
         .iter()
-        .map(|host| host.parse::<HostPattern>())
+        .map(|host| host.parse::<HostChoice>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Problem::usage("host-pattern", error.to_string()))?;
+    let egress = egress_of(&egress);
     let request = IssueRequest {
         ids: (
             WarrantId::new(context.clock.as_ref(), context.entropy.as_ref()),
@@ -91,6 +103,8 @@ pub(crate) fn warrant_of(
         budget: Some(MicroUsd::from_micro(task.budget_micro_usd)),
         wall_ms: Some(task.timeout_ms),
         egress,
+        hosts: Vec::new(),
+        secrets: Vec::new(),
         models: crate::models::grants(task)?,
         submodules: task.submodules,
         lfs: task.lfs,

@@ -155,9 +155,10 @@ pub(crate) struct RunArgs {
     /// How long the run may take, from 1s to 24h: 90s, 10m, 1h30m [default: the role's]
     #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_hyphen_values = true)]
     pub(crate) timeout: Option<u64>,
-    /// A host that the run may reach: api.example.com, *.example.com, with :PORT for a port other than 443
+    /// A host that the run may reach: api.example.com, *.example.com, with :PORT for a port other than 443; or the
+    /// hosts of a package registry: registry:npm, registry:crates, registry:pypi, registry:debian
     #[arg(long, value_name = "HOST", value_parser = parse_host)]
-    pub(crate) allow_host: Vec<tipstaff_model::warrant::HostPattern>,
+    pub(crate) allow_host: Vec<tipstaff_model::warrant::HostChoice>,
     /// Print the warrant and the compiled rules; run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -351,7 +352,7 @@ away at the end.")]
         timeout: Option<u64>,
         /// A host that it may reach
         #[arg(long, value_name = "HOST", value_parser = parse_host)]
-        allow_host: Vec<tipstaff_model::warrant::HostPattern>,
+        allow_host: Vec<tipstaff_model::warrant::HostChoice>,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "CMD")]
         cmd: Vec<std::ffi::OsString>,
@@ -486,7 +487,7 @@ fn parse_budget(text: &str) -> Result<MicroUsd, String> {
     text.parse().map_err(|error: tipstaff_model::money::MoneyError| error.to_string())
 }
 
-fn parse_host(text: &str) -> Result<tipstaff_model::warrant::HostPattern, String> {
+fn parse_host(text: &str) -> Result<tipstaff_model::warrant::HostChoice, String> {
     text.parse().map_err(|error: tipstaff_model::warrant::PatternError| error.to_string())
 }
 

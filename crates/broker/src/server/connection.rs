@@ -244,11 +244,11 @@ fn serve_route<'a>(shared: &'a Shared, route: Route) -> Result<Served<'a>, Refus
         Route::UploadRefs(_) => Served::Refs(view, git_read::Service::Upload),
         Route::UploadPack(_) => Served::Read(view),
         Route::ReceiveRefs(_) => {
-            push::granted(warrant, view)?;
+            push::granted(&warrant, view)?;
             Served::Refs(view, git_read::Service::Receive)
         }
         Route::ReceivePack(_) => {
-            push::granted(warrant, view)?;
+            push::granted(&warrant, view)?;
             Served::Push(view)
         }
     })

@@ -120,7 +120,7 @@ fn judge(shared: &Shared, view: &View, front: &Front) -> Result<Update, Vec<Refu
         Err(refusal) => return Err(front.commands.iter().map(|_| refusal.clone()).collect()),
     };
     let judged: Vec<Result<Update, Refusal>> =
-        front.commands.iter().map(|command| judge_one(warrant, view, front, command)).collect();
+        front.commands.iter().map(|command| judge_one(&warrant, view, front, command)).collect();
     if let [Ok(update)] = judged.as_slice() {
         return Ok(update.clone());
     }

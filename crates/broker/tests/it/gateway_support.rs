@@ -344,6 +344,8 @@ impl Gate {
             budget: None,
             wall_ms: None,
             egress: Vec::new(),
+            hosts: Vec::new(),
+            secrets: Vec::new(),
             models: Vec::new(),
             submodules: false,
             lfs: false,

@@ -252,6 +252,8 @@ impl World {
             budget: None,
             wall_ms: None,
             egress: options.egress.iter().map(|host| host.parse().unwrap()).collect(),
+            hosts: Vec::new(),
+            secrets: Vec::new(),
             models: Vec::new(),
             submodules: false,
             lfs: false,

@@ -7,11 +7,13 @@
 mod decide;
 mod live;
 mod narrow;
+mod network;
 mod pattern;
 mod role;
 
 pub use live::{Lapse, LiveWarrant};
 pub use narrow::{NarrowError, Narrowing};
+pub use network::{HostChoice, HostClass, HostRules, RequestRule, RequestVerdict, SecretGrant, UrlPattern};
 pub use pattern::{DEFAULT_PORT, HostPattern, ModelPattern, PathPattern, PatternError};
 pub use role::{IssueError, IssueRequest, LONGEST_RUN_MS, SHORTEST_RUN_MS, Template};
 
@@ -144,6 +146,12 @@ pub struct Warrant {
     pub tools: ToolRules,
     /// Which hosts may be reached.
     pub egress: Vec<HostPattern>,
+    /// Further rules for these hosts. An entry only takes away: a request passes when every entry for its host lets it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostRules>,
+    /// Which secrets may be used where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretGrant>,
     /// Which models may be asked.
     pub models: Vec<ModelGrant>,
     /// How much money may be spent.

@@ -22,6 +22,12 @@ pub enum PatternError {
          part, '**' for any number of parts; no leading '/', no '.' or '..' part"
     )]
     Path(String),
+    /// Not a pattern of a URL's path.
+    #[error(
+        "'{0}' is not a path of a URL: begin with '/'; '*' stands for anything within a part, '**' for any number of \
+         parts; no '.', '..' or empty part, no query"
+    )]
+    Url(String),
     /// Not a model pattern.
     #[error("'{0}' is not a model: write its name, or a start of it followed by '*'")]
     Model(String),
@@ -54,6 +60,7 @@ pub struct HostPattern {
     name: String,
     port: u16,
 }
+pub(super) use text_serde;
 text_serde!(HostPattern);
 
 /// The port meant when none is written.
@@ -90,6 +97,18 @@ impl HostPattern {
             (true, false) => self.matches_name(&other.name),
             (true, true) => self.name == other.name || self.matches_name(&other.name),
         }
+    }
+
+    /// Whether it is one name, no wildcard.
+    #[must_use]
+    pub const fn is_one_host(&self) -> bool {
+        !self.subdomains
+    }
+
+    /// The name, without the `*.` of a wildcard and without the port.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The port.
@@ -192,7 +211,7 @@ impl PathPattern {
     }
 }
 
-fn parts_match(pattern: &[&[u8]], parts: &[&[u8]]) -> bool {
+pub(super) fn parts_match(pattern: &[&[u8]], parts: &[&[u8]]) -> bool {
     // Greedy with one point of return, as for single stars: linear in practice, never exponential.
     let (mut p, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;

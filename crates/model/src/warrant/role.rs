@@ -1,8 +1,8 @@
 //! Templates: what each agent role is granted, and the making of a warrant from one.
 
 use super::{
-    HostPattern, ModelGrant, PathPattern, PathRules, PushGrant, RepositoryGrant, ToolRules, Warrant,
-    WarrantKind,
+    HostPattern, HostRules, ModelGrant, PathPattern, PathRules, PushGrant, RepositoryGrant, SecretGrant,
+    ToolRules, Warrant, WarrantKind,
 };
 use crate::agent::AgentRole;
 use crate::id::{OrgId, RunId, TaskId, WarrantId};
@@ -148,6 +148,10 @@ pub struct IssueRequest {
     pub wall_ms: Option<u64>,
     /// Hosts.
     pub egress: Vec<HostPattern>,
+    /// Further rules for these hosts.
+    pub hosts: Vec<HostRules>,
+    /// Secrets that may be used.
+    pub secrets: Vec<SecretGrant>,
     /// Models.
     pub models: Vec<ModelGrant>,
     /// Submodules.
@@ -174,6 +178,16 @@ pub enum IssueError {
         /// What was asked for.
         what: &'static str,
     },
+    /// A secret for a host that is not granted, or for more than one.
+    #[error(
+        "the secret {name} is for {host}, which must be one host that the run may reach: add --allow-host {host}"
+    )]
+    Secret {
+        /// The secret.
+        name: String,
+        /// Its host.
+        host: HostPattern,
+    },
     /// A name that git would not accept.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -193,6 +207,8 @@ impl Warrant {
             budget,
             wall_ms,
             egress,
+            hosts,
+            secrets,
             models,
             submodules,
             lfs,
@@ -204,8 +220,12 @@ impl Warrant {
         if !(SHORTEST_RUN_MS..=LONGEST_RUN_MS).contains(&wall_ms) {
             return Err(IssueError::Time(wall_ms));
         }
-        if template.kind == WarrantKind::Refine && !egress.is_empty() {
+        if template.kind == WarrantKind::Refine && !(egress.is_empty() && secrets.is_empty()) {
             return Err(IssueError::Kind { kind: template.kind, role, what: "network" });
+        }
+        let granted = |host: &HostPattern| egress.iter().any(|one| one.covers(host));
+        if let Some(secret) = secrets.iter().find(|one| !one.host.is_one_host() || !granted(&one.host)) {
+            return Err(IssueError::Secret { name: secret.name.clone(), host: secret.host.clone() });
         }
         let push = if template.kind.may_push() {
             Some(PushGrant { repository: repository.name.clone(), reference: role.branch(task)? })
@@ -228,6 +248,8 @@ impl Warrant {
             paths: PathRules { write: template.write, protected: template.protected },
             tools: ToolRules { exec: template.exec, submodules, lfs },
             egress,
+            hosts,
+            secrets,
             models,
             budget: budget.unwrap_or(template.budget),
             limits: Limits { wall_ms, ..template.limits },

@@ -265,6 +265,8 @@ pub(crate) async fn warrant(tx: &mut OrgTx, lease: &Lease) -> Result<SignedWarra
         budget: None,
         wall_ms: None,
         egress: vec![],
+        hosts: Vec::new(),
+        secrets: Vec::new(),
         models: vec![],
         submodules: false,
         lfs: false,

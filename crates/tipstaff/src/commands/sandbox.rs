@@ -54,7 +54,7 @@ pub(crate) async fn sandbox(
 ) -> anyhow::Result<ExitCode> {
     match command {
         SandboxCommand::Exec { workspace, kind, timeout, allow_host, cmd } => {
-            let warrant = warrant(kind, timeout, allow_host)?;
+            let warrant = warrant(kind, timeout, crate::begin::egress_of(&allow_host))?;
             exec(workspace.as_deref(), warrant, cmd, env, output).await
         }
         SandboxCommand::Probe => probe(env, output).await,
@@ -115,6 +115,8 @@ fn warrant(kind: WarrantKind, timeout: Option<u64>, egress: Vec<HostPattern>) ->
         budget: None,
         wall_ms: Some(timeout.unwrap_or(LONGEST_RUN_MS)),
         egress,
+        hosts: Vec::new(),
+        secrets: Vec::new(),
         models: Vec::new(),
         submodules: false,
         lfs: false,

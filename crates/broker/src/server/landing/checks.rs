@@ -183,7 +183,7 @@ impl Checks<'_> {
         // A merge is compared with each parent: what it took from one side is judged again, which does no harm.
         let each = self.changes(&["--stdin", "--root", "-m"], commits.stdout).await?;
         for change in net.iter().chain(&each) {
-            self.permits(warrant, change)?;
+            self.permits(&warrant, change)?;
         }
         Ok(net.len())
     }
