@@ -15,23 +15,25 @@
     reason = "a measurement that meets something unexpected shall end at that very line; it times and starts processes"
 )]
 
+mod common;
+
 use bytes::Bytes;
+use common::{Row, Server, command, cpu_us, median, ready};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tipstaff_broker::{Broker, BrokerConfig, GatewayClient, GatewayConfig, Git, PlainHttp, Upstream, Wire};
+use tipstaff_broker::{Broker, BrokerConfig, GatewayClient, GatewayConfig, PlainHttp, Upstream, Wire};
 use tipstaff_model::event::EventDraft;
 use tipstaff_model::run::RunUpdate;
-use tipstaff_model::warrant::{IssueRequest, ModelGrant, RepositoryGrant};
+use tipstaff_model::warrant::{ModelGrant, RepositoryGrant};
 use tipstaff_model::{
-    AgentRole, AuditDraft, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, ControlPlane,
-    ControlPlaneError, Heartbeat, LiveWarrant, OrgId, PriceTable, Refusal, RunId, TaskId, Warrant, WarrantId,
+    AuditDraft, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, ControlPlane, ControlPlaneError,
+    Heartbeat, PriceTable, Refusal,
 };
 use tipstaff_seal::{Secret, SystemClock, SystemEntropy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,11 +53,6 @@ fn main() {
         Some("load") => runtime.block_on(load(&arguments[1..])),
         _ => measure(&arguments),
     }
-}
-
-fn ready(listener: &TcpListener) {
-    println!("{}", listener.local_addr().unwrap().port());
-    std::io::stdout().flush().unwrap();
 }
 
 /// A model server: fifty pieces, then the usage.
@@ -207,35 +204,14 @@ impl ControlPlane for DurableLedger {
 
 async fn gateway(port: u16) {
     let dir = tempfile::tempdir().unwrap();
-    let git = Git::find(std::ffi::OsStr::new("/usr/local/bin:/usr/bin:/bin")).unwrap();
-    let git = Arc::new(Git::open(git, dir.path().join("git-home")).await.unwrap());
+    let git = common::git(dir.path()).await;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-    let now_ms = tipstaff_model::Clock::wall_ms(&*clock);
-    let mut warrant = Warrant::issue(IssueRequest {
-        ids: (
-            WarrantId::new(&*clock, &*entropy),
-            OrgId::new(&*clock, &*entropy),
-            TaskId::new(&*clock, &*entropy),
-            RunId::new(&*clock, &*entropy),
-        ),
-        subject: "member:bench".to_owned(),
-        role: AgentRole::Builder,
-        repository: RepositoryGrant {
-            name: "bench/bench".parse().unwrap(),
-            base: "0123456789012345678901234567890123456789".parse().unwrap(),
-        },
-        budget: None,
-        wall_ms: None,
-        egress: Vec::new(),
-        hosts: Vec::new(),
-        secrets: Vec::new(),
-        models: Vec::new(),
-        submodules: false,
-        lfs: false,
-        now_ms,
-    })
-    .unwrap();
-    warrant.models.push(ModelGrant { provider: "openai".to_owned(), model: "gpt-*".parse().unwrap() });
+    let repository = RepositoryGrant {
+        name: "bench/bench".parse().unwrap(),
+        base: "0123456789012345678901234567890123456789".parse().unwrap(),
+    };
+    let models = vec![ModelGrant { provider: "openai".to_owned(), model: "gpt-*".parse().unwrap() }];
+    let warrant = common::warrant(repository, Vec::new(), models);
     let key = Secret::new("sk-bench-0123456789abcdef0123456789abcdef".to_owned());
     let base = format!("http://127.0.0.1:{port}");
     let upstream = Upstream::new("openai", Wire::OpenAi, &base, Some(key), PlainHttp::LoopbackOnly).unwrap();
@@ -243,14 +219,13 @@ async fn gateway(port: u16) {
         upstreams: vec![upstream],
         prices: Arc::new(PriceTable::builtin().unwrap()),
         client: GatewayClient::new().unwrap(),
-        clock: clock.clone(),
+        clock,
         entropy,
     };
     let config = BrokerConfig { gateway: Some(gateway), ..BrokerConfig::new(git, Vec::new()) };
     let ledger = DurableLedger::new(std::fs::File::create(dir.path().join("ledger")).unwrap());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap().port());
-    let warrant = Arc::new(LiveWarrant::new(warrant, clock));
     let handle = Broker::new(config, warrant, Arc::new(ledger)).serve(listener).unwrap();
     std::future::pending::<()>().await;
     drop(handle);
@@ -334,49 +309,15 @@ async fn load(arguments: &[String]) {
     );
 }
 
-/// A server process, ended with this one.
-struct Server {
-    child: Option<Child>,
-    port: u16,
-    pid: u32,
+/// A server that is asked, ours or a peer's.
+struct Asked {
+    server: Server,
     path: &'static str,
     fields: String,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn command(core: usize, arguments: &[&str]) -> Command {
-    let program = std::env::current_exe().unwrap();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let pins = cores > 1 && std::path::Path::new("/usr/bin/taskset").exists();
-    let mut command = if pins { Command::new("/usr/bin/taskset") } else { Command::new(&program) };
-    if pins {
-        command.arg("-c").arg(core.to_string()).arg(&program);
-    }
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-    command.env("RUST_BACKTRACE", "0");
-    command
-}
-
-fn start(core: usize, path: &'static str, arguments: &[&str]) -> Server {
-    let mut child = command(core, arguments).spawn().unwrap();
-    let mut line = String::new();
-    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let pid = child.id();
-    Server {
-        child: Some(child),
-        port: line.trim().parse().expect("a port"),
-        pid,
-        path,
-        fields: String::new(),
-    }
+fn start(core: usize, path: &'static str, arguments: &[&str]) -> Asked {
+    Asked { server: common::start(core, arguments), path, fields: String::new() }
 }
 
 #[derive(Default)]
@@ -390,19 +331,6 @@ struct Figures {
     failed: Option<String>,
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn cpu_us(pid: u32) -> f64 {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    let words: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // In hundredths of a second.
-    (words[11].parse::<f64>().unwrap() + words[12].parse::<f64>().unwrap()) * 10_000.0
-}
-
 /// Resident memory at its highest, in MB.
 fn memory_mb(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -410,13 +338,14 @@ fn memory_mb(pid: u32) -> f64 {
     line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap_or(0.0) / 1000.0
 }
 
-fn round(server: &Server, concurrent: usize, count: usize, figures: &mut Figures) {
+fn round(asked: &Asked, concurrent: usize, count: usize, figures: &mut Figures) {
     if figures.failed.is_some() {
         return;
     }
+    let server = &asked.server;
     let before = cpu_us(server.pid);
     let (port, number, many) = (server.port.to_string(), count.to_string(), concurrent.to_string());
-    let output = command(1, &["load", &port, server.path, &server.fields, &many, &number]).output().unwrap();
+    let output = command(1, &["load", &port, asked.path, &asked.fields, &many, &number]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let answer: serde_json::Value = match serde_json::from_str(text.trim()) {
         Ok(answer) => answer,
@@ -448,21 +377,16 @@ fn measure(arguments: &[String]) {
     };
     let port = after("--upstream-port").next().map_or("0", String::as_str).to_owned();
     let upstream = start(1, "/v1/chat/completions", &["upstream", &port]);
-    let port = upstream.port.to_string();
+    let port = upstream.server.port.to_string();
     let passthrough = start(0, "/v1/chat/completions", &["passthrough", &port]);
     let gateway = start(0, "/model/openai/v1/chat/completions", &["gateway", &port]);
     let mut servers = vec![("direct", upstream, 1), ("passthrough", passthrough, 1), ("gateway", gateway, 1)];
     for peer in after("--peer") {
         let words: Vec<&str> = peer.splitn(4, ',').collect();
         let name: &'static str = words[0].to_owned().leak();
-        let server = Server {
-            child: None,
-            port: words[1].parse().unwrap(),
-            pid: words[2].parse().unwrap(),
-            path: "/v1/chat/completions",
-            fields: words.get(3).copied().unwrap_or_default().to_owned(),
-        };
-        servers.push((name, server, 10));
+        let server = Server { child: None, port: words[1].parse().unwrap(), pid: words[2].parse().unwrap() };
+        let fields = words.get(3).copied().unwrap_or_default().to_owned();
+        servers.push((name, Asked { server, path: "/v1/chat/completions", fields }, 10));
     }
     let (rounds, count) = if quick { (2, 160) } else { (5, 1_600) };
     let mut alone: Vec<Figures> = servers.iter().map(|_| Figures::default()).collect();
@@ -487,13 +411,8 @@ fn measure(arguments: &[String]) {
                target: Option<String>,
                cpu: (f64, f64),
                note: &str| {
-        println!(
-            "{}",
-            serde_json::json!({
-                "area": "model gateway", "name": name, "ours": ours, "against": against, "unit": unit, "target": target,
-                "ratio": ours / against, "cpu_us": cpu.0, "cpu_us_against": cpu.1, "note": note,
-            })
-        );
+        let target = target.as_deref();
+        Row { area: "model gateway", name, ours, against, unit, target, cpu, note }.print();
     };
     let (direct, bare, ours) = (0, 1, 2);
     let cpu = |at: usize| median(&many[at].cpu_us);
