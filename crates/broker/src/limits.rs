@@ -50,7 +50,14 @@ pub const TABLE: &[LimitRow] = &[
     row("proxied connections to one run's hosts at once", "broker", "32", "503, `limit-reached`"),
     row("time to reach a host", "broker", "15 s", "502"),
     row("addresses tried for one name", "broker", "8", "502"),
+    row("TLS client hello, bytes", "parse::client_hello", "16384", "close, `tls-unreadable`"),
+    row("time to send the TLS client hello", "broker", "10 s", "close, `tls-unreadable`"),
     row("time without a byte in a tunnel", "broker", "10 min", "close"),
+    row("time until a host's answer begins", "broker", "10 min", "504"),
+    row("bytes of a host's answer before its body", "broker", "64 KiB", "502"),
+    row("bytes sent to hosts in one run", "warrant", "egress_sent_bytes", "cut, `egress-spent`"),
+    row("bytes received from hosts in one run", "warrant", "egress_received_bytes", "cut, `egress-spent`"),
+    row("requests and tunnels to hosts in one run", "warrant", "egress_requests", "403, `egress-spent`"),
     row("model calls of one run at once", "broker", "32", "429, `limit-reached`"),
     row("model request, bytes after decompression", "broker", "32 MiB", "413, `limit-reached`"),
     row("model requests held at once, bytes", "broker", "96 MiB", "back-pressure: the request waits"),
@@ -107,6 +114,12 @@ pub struct Bounds {
     pub dial_time: Duration,
     /// Addresses tried for one name.
     pub dial_addresses: usize,
+    /// Time to send the TLS client hello, once a tunnel is open.
+    pub hello_time: Duration,
+    /// Time until a host's answer to a plain request begins.
+    pub answer_time: Duration,
+    /// Bytes of a host's answer before its body, interim answers included.
+    pub answer_head_bytes: u64,
     /// Time without a byte in a tunnel.
     pub tunnel_idle_time: Duration,
     /// Model calls at once.
@@ -148,6 +161,9 @@ impl Default for Bounds {
             tunnels: 32,
             dial_time: Duration::from_secs(15),
             dial_addresses: 8,
+            hello_time: Duration::from_secs(10),
+            answer_time: Duration::from_secs(10 * 60),
+            answer_head_bytes: 64 * KIB,
             tunnel_idle_time: Duration::from_secs(10 * 60),
             model_calls: 32,
             model_request_bytes: 32 * MIB,

@@ -10,6 +10,9 @@ pub const LARGEST: usize = 16 * 1024;
 /// The most header fields.
 pub const MOST_FIELDS: usize = 64;
 
+/// How HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// What a request is addressed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -73,6 +76,9 @@ pub enum HeadError {
     /// The request line.
     #[error("the request line is not METHOD TARGET HTTP/1.1")]
     RequestLine,
+    /// The beginning of HTTP/2 or of TLS.
+    #[error("the connection begins with HTTP/2 or TLS, and only HTTP/1.1 is served here")]
+    OtherProtocol,
     /// The target has no form that is accepted.
     #[error("the request's target is not a path, an http:// address or host:port")]
     Target,
@@ -95,6 +101,10 @@ pub enum HeadError {
 /// # Errors
 /// As soon as the bytes can't become a head that [`parse`] accepts.
 pub fn end(input: &[u8]) -> Result<Option<usize>, HeadError> {
+    // Another protocol is called by its name, before its bytes look like a mistake in this one.
+    if input.starts_with(PREFACE) || input.starts_with(&[22, 3]) {
+        return Err(HeadError::OtherProtocol);
+    }
     let mut previous = 0_u8;
     let mut line_length = 0_usize;
     for (at, byte) in input.iter().enumerate() {
@@ -234,8 +244,12 @@ fn authority(text: &str, default_port: Option<u16>) -> Option<Authority> {
         }
     };
     let port = match port {
-        Some(digits) if (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            digits.parse().ok().filter(|port| *port != 0)?
+        Some(digits)
+            if (1..=5).contains(&digits.len())
+                && digits.bytes().all(|b| b.is_ascii_digit())
+                && !digits.starts_with('0') =>
+        {
+            digits.parse().ok()?
         }
         Some(_) => return None,
         None => default_port?,
@@ -323,7 +337,8 @@ mod tests {
             ("GET  /x HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),
             ("get /x HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),
             ("GET /x\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),
-            ("PRI * HTTP/2.0\r\n\r\n".into(), HeadError::RequestLine),
+            ("PRI * HTTP/2.0\r\n\r\n".into(), HeadError::OtherProtocol),
+            ("\x16\x03\x01\x02\0\x01\0\x01".into(), HeadError::OtherProtocol),
             ("\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),
         ] {
             let found = of(&text).unwrap_err();

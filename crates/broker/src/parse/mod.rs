@@ -2,6 +2,7 @@
 //! Each has properties in its tests and a fuzz target in `fuzz/`.
 
 pub mod changes;
+pub mod client_hello;
 pub mod head;
 pub mod json_scan;
 pub mod meter;
@@ -12,3 +13,4 @@ pub mod pkt_line;
 pub mod receive;
 pub mod route;
 pub mod upload;
+pub mod url_path;

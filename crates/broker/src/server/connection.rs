@@ -2,7 +2,7 @@
 
 use super::exchange::Exchange;
 use super::respond::{self, Answer};
-use super::{CountedStream, Shared, git_read, push};
+use super::{CountedStream, Link, Shared, git_read, push};
 use crate::parse::head::{self, Head, Target};
 use crate::parse::model_path;
 use crate::parse::route::{self, NoRoute, Route};
@@ -16,7 +16,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tipstaff_model::{Refusal, Rule};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Why no head came.
 enum NoHead {
@@ -29,8 +28,7 @@ enum NoHead {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Link) {
     let bounds = shared.config.bounds;
     let mut stream = CountedStream::new(stream, Arc::clone(&shared.counters), bounds.idle_time);
     let Ok(_permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
@@ -67,7 +65,11 @@ async fn one_request(shared: &Arc<Shared>, mut stream: CountedStream) -> Option<
         Ok(Ok(head)) => head,
         Ok(Err(NoHead::Gone)) => return None,
         Ok(Err(NoHead::Bad(error))) => {
-            let refusal = shared.refuse(Refusal::new(Rule::RequestAmbiguous, "a request", error.to_string()));
+            let rule = match error {
+                head::HeadError::OtherProtocol => Rule::ProtocolNotServed,
+                _ => Rule::RequestAmbiguous,
+            };
+            let refusal = shared.refuse(Refusal::new(rule, "a request", error.to_string()));
             say(stream, StatusCode::BAD_REQUEST, &respond::refusal_text(&refusal)).await;
             return None;
         }
@@ -110,10 +112,7 @@ async fn dispatch(
     match head.target.clone() {
         Target::Connect(authority) => egress::connect(&shared, stream, &authority).await,
         Target::Absolute(authority, path) if !is_own(&shared, &authority) => {
-            let serving = http(stream, |request| {
-                egress::forward(Arc::clone(&shared), authority.clone(), path.clone(), request)
-            });
-            let _ = tokio::time::timeout(request_time, serving).await;
+            egress::forward(&shared, stream, &head, authority, path).await;
         }
         Target::Origin(target) | Target::Absolute(_, target) if target.starts_with(model_path::PREFIX) => {
             let exchange = Exchange::new(stream, head, shared.config.bounds.idle_time);
@@ -147,7 +146,7 @@ fn is_own(shared: &Shared, authority: &head::Authority) -> bool {
 }
 
 /// Hands the connection to hyper for exactly one request.
-async fn http<F, A>(stream: CountedStream, handle: F)
+pub(crate) async fn http<F, A>(stream: CountedStream, handle: F)
 where
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Answer>,

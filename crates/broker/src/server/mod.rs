@@ -12,10 +12,13 @@ mod landing;
 mod push;
 mod refusals;
 pub(crate) mod respond;
+#[cfg(test)]
+mod simulated;
 mod stream;
 mod view;
 
 use crate::broker::{Broker, BrokerConfig, BrokerReport, PushRecord};
+use crate::egress::EgressTally;
 use crate::gateway::{BudgetEnd, Ledger};
 use refusals::Refusals;
 use std::net::SocketAddr;
@@ -29,8 +32,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use view::View;
 
-pub(crate) use connection::{say, wants_json};
-pub(crate) use stream::CountedStream;
+pub(crate) use connection::{http, say, wants_json};
+pub(crate) use stream::{CountedStream, Link};
 
 /// How often the warrant is looked at.
 const LAPSE_CHECK: Duration = Duration::from_millis(100);
@@ -40,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) warrant: Arc<LiveWarrant>,
     pub(crate) control: Arc<dyn ControlPlane>,
-    pub(crate) tunnels: Semaphore,
+    pub(crate) tunnels: Arc<Semaphore>,
     views: Vec<View>,
     connections: Arc<Semaphore>,
     git_processes: Arc<Semaphore>,
@@ -52,6 +55,10 @@ pub(crate) struct Shared {
     stopped: watch::Receiver<bool>,
     /// Becomes true once, when the warrant lapses.
     lapsed: watch::Sender<bool>,
+    /// Which warrant of the run is in force; it changes when that is narrowed.
+    pub(crate) generation: watch::Sender<u64>,
+    /// What was exchanged with hosts.
+    pub(crate) egress: Arc<EgressTally>,
     /// Model calls at once.
     pub(crate) model_calls: Semaphore,
     /// KiB of model requests that are held at once.
@@ -75,10 +82,13 @@ impl Shared {
         let bounds = config.bounds;
         let (refusals, unwritten) = Refusals::new(bounds.refusals_kept);
         let views = config.repositories.iter().cloned().map(View::new).collect();
+        let generation = watch::Sender::new(warrant.generation());
+        let egress = Arc::new(EgressTally::new(&warrant.warrant().limits));
         Self {
             warrant,
             control,
-            tunnels: Semaphore::new(bounds.tunnels),
+            tunnels: Arc::new(Semaphore::new(bounds.tunnels)),
+            egress,
             views,
             connections: Arc::new(Semaphore::new(bounds.connections)),
             git_processes: Arc::new(Semaphore::new(bounds.git_processes)),
@@ -89,12 +99,22 @@ impl Shared {
             unwritten: Mutex::new(Some(unwritten)),
             stopped,
             lapsed: watch::Sender::new(false),
+            generation,
             model_calls: Semaphore::new(bounds.model_calls),
             model_memory: Semaphore::new(usize::try_from(bounds.model_held_bytes / 1024).unwrap_or(1)),
             ledger: Arc::default(),
             budget_end: watch::Sender::new(None),
             address: Mutex::default(),
             config,
+        }
+    }
+
+    /// Has everything that is open asked about again when the warrant was narrowed.
+    fn take_generation(&self) {
+        let now = self.warrant.generation();
+        if *self.generation.borrow() != now {
+            self.egress.set_limits(&self.warrant.warrant().limits);
+            self.generation.send_replace(now);
         }
     }
 
@@ -157,12 +177,13 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
                 if !*shared.lapsed.borrow() && shared.warrant.lapse().is_some() {
                     shared.lapsed.send_replace(true);
                 }
+                shared.take_generation();
             }
             Some(_) = open.join_next(), if !open.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     shared.accepted.fetch_add(1, Ordering::Relaxed);
-                    open.spawn(connection::serve(Arc::clone(&shared), stream));
+                    open.spawn(connection::serve(Arc::clone(&shared), stream.into()));
                 }
                 // Out of descriptors, or a connection that died in the queue: others may still come.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -51,6 +51,7 @@ pub(crate) fn answer(status: StatusCode, content_type: &'static str, body: Answe
 pub(crate) const fn status_of(rule: Rule) -> StatusCode {
     match rule {
         Rule::RequestAmbiguous => StatusCode::BAD_REQUEST,
+        Rule::ProtocolNotServed => StatusCode::NOT_IMPLEMENTED,
         Rule::RequestNotServed => StatusCode::NOT_FOUND,
         Rule::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
         Rule::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,

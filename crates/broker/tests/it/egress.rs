@@ -1,5 +1,6 @@
 //! The way to granted hosts: names, ports, addresses, tunnels and plain HTTP.
 
+use crate::egress_support::hello_to;
 use crate::support::{Options, TableResolver, World};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -48,10 +49,11 @@ async fn world_for(upstream: &Upstream) -> World {
             vec!["169.254.169.254".parse().unwrap(), "::1".parse().unwrap(), "10.0.0.1".parse().unwrap()],
         ),
         ("mapped.test", vec!["::ffff:127.0.0.1".parse().unwrap()]),
+        ("both.test", vec!["1.1.1.1".parse().unwrap(), "10.0.0.1".parse().unwrap()]),
         ("empty.test", vec![]),
     ];
     let port = upstream.address.port();
-    let others = ["rebound.test", "mixed.test", "mapped.test", "empty.test", "nowhere.test"];
+    let others = ["rebound.test", "mixed.test", "both.test", "mapped.test", "empty.test", "nowhere.test"];
     let mut egress = vec![pattern];
     egress.extend(others.iter().map(|host| -> &'static str {
         // One port further: not among the addresses that are let through.
@@ -74,13 +76,14 @@ async fn a_granted_host_is_reached_by_tunnel_and_by_proxy() {
     let port = upstream.address.port();
     let (address, host) = (world.address, format!("allowed.test:{port}"));
     let wanted = host.clone();
+    let hello = hello_to("allowed.test");
+    let first = hello.clone();
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         // The first bytes of the tunnel come together with the request.
-        stream
-            .write_all(format!("CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n\r\nping ping").as_bytes())
-            .unwrap();
+        stream.write_all(format!("CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n\r\n").as_bytes()).unwrap();
+        stream.write_all(&first).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -88,10 +91,10 @@ async fn a_granted_host_is_reached_by_tunnel_and_by_proxy() {
     .await
     .unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 200 OK"), "{answer}");
-    assert_eq!(upstream.seen.lock().unwrap().pop().unwrap(), "ping ping");
+    assert_eq!(upstream.seen.lock().unwrap().pop().unwrap(), String::from_utf8_lossy(&hello));
     let answer = world
         .raw(format!(
-            "POST http://{host}/path?q HTTP/1.1\r\nHost: {host}\r\nConnection: close, X-Secret-Hop\r\nX-Secret-Hop: 1\r\nProxy-Authorization: Basic eA==\r\nUpgrade: websocket\r\nX-Kept: 1\r\nContent-Length: 4\r\n\r\nbody"
+            "POST http://{host}/path?q HTTP/1.1\r\nHost: {host}\r\nConnection: close, X-Secret-Hop\r\nX-Secret-Hop: 1\r\nProxy-Authorization: Basic eA==\r\nUpgrade: h2c\r\nX-Kept: 1\r\nContent-Length: 4\r\n\r\nbody"
         ))
         .await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
@@ -122,6 +125,7 @@ async fn other_hosts_ports_and_addresses_are_refused() {
         ("allowed.test:22".to_owned(), "403", "port-not-granted"),
         (format!("rebound.test:{next}"), "403", "address-forbidden"),
         (format!("mixed.test:{next}"), "403", "address-forbidden"),
+        (format!("both.test:{next}"), "403", "address-forbidden"),
         (format!("mapped.test:{next}"), "403", "address-forbidden"),
         (format!("empty.test:{next}"), "403", "address-forbidden"),
         (format!("nowhere.test:{next}"), "502", "has no address"),
@@ -141,7 +145,7 @@ async fn other_hosts_ports_and_addresses_are_refused() {
     assert!(answer.contains("evil.test") && answer.contains("--allow-host"), "{answer}");
     assert!(upstream.seen.lock().unwrap().is_empty(), "nothing was ever sent there");
     let report = world.stop().await;
-    assert_eq!(report.refusals_by_rule[&Rule::AddressForbidden], 8);
+    assert_eq!(report.refusals_by_rule[&Rule::AddressForbidden], 10);
     assert_eq!(report.refusals_by_rule[&Rule::PortNotGranted], 2);
 }
 

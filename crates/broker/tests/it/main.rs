@@ -10,6 +10,8 @@
 mod checkout;
 mod docs;
 mod egress;
+mod egress_support;
+mod floods;
 mod gateway;
 mod gateway_attacks;
 mod gateway_money;
@@ -20,4 +22,6 @@ mod poisoned;
 mod pushing;
 mod reading;
 mod requests;
+mod smuggling;
 mod support;
+mod tunnel;

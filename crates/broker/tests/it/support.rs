@@ -16,7 +16,7 @@ use tipstaff_broker::{
 };
 use tipstaff_model::event::EventDraft;
 use tipstaff_model::run::RunUpdate;
-use tipstaff_model::warrant::{IssueRequest, RepositoryGrant};
+use tipstaff_model::warrant::{HostRules, IssueRequest, RepositoryGrant};
 use tipstaff_model::{
     AgentRole, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, FixedClock, FixedEntropy, Heartbeat,
     LiveWarrant, OrgId, RefName, Refusal, RepositoryName, RunId, TaskId, Warrant, WarrantId,
@@ -183,6 +183,8 @@ pub(crate) struct Options {
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) private: Vec<SocketAddr>,
     pub(crate) bounds: Bounds,
+    /// Further rules for hosts.
+    pub(crate) host_rules: Vec<HostRules>,
     pub(crate) adjust: fn(&mut Warrant),
 }
 
@@ -194,6 +196,7 @@ impl Default for Options {
             resolver: Arc::new(SystemResolver),
             private: Vec::new(),
             bounds: Bounds::default(),
+            host_rules: Vec::new(),
             adjust: |_| {},
         }
     }
@@ -260,6 +263,7 @@ impl World {
             now_ms: NOW,
         })
         .unwrap();
+        warrant.hosts = options.host_rules;
         (options.adjust)(&mut warrant);
         let warrant = Arc::new(LiveWarrant::new(warrant, clock.clone()));
         let control = Arc::new(FakeControl::default());
