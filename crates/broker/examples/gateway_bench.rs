@@ -217,6 +217,7 @@ async fn gateway(port: u16) {
     let upstream = Upstream::new("openai", Wire::OpenAi, &base, Some(key), PlainHttp::LoopbackOnly).unwrap();
     let gateway = GatewayConfig {
         upstreams: vec![upstream],
+        routes: Vec::new(),
         prices: Arc::new(PriceTable::builtin().unwrap()),
         client: GatewayClient::new().unwrap(),
         clock,

@@ -22,7 +22,10 @@ pub use broker::{Broker, BrokerConfig, BrokerHandle, BrokerReport, PushRecord, S
 pub use checkout::{Checkout, CheckoutLimits, Checkouts, SharedPlaces, Symlinks};
 pub use egress::{Resolver, SystemResolver};
 pub use error::BrokerError;
-pub use gateway::{BudgetEnd, GatewayClient, GatewayConfig, Pricer, Upstream, UpstreamError, Wire};
+pub use gateway::{
+    BudgetEnd, GatewayClient, GatewayConfig, Hop, ListError, Login, LoginError, LoginToken, Pricer, Route,
+    Upstream, UpstreamError, Wire,
+};
 pub use git::Git;
 pub use inspect::{Dirty, SourceInfo};
 pub use limits::Bounds;

@@ -66,6 +66,43 @@ pub const TABLE: &[LimitRow] = &[
     row("time to reach a provider", "broker", "15 s", "502"),
     row("time until a provider's answer begins", "broker", "10 min", "504"),
     row("time between two pieces of a provider's answer", "broker", "5 min", "cut"),
+    row(
+        "model calls at one upstream at once, of all runs of a process",
+        "broker",
+        "64, or `calls` of the upstream",
+        "back-pressure: runs take turns",
+    ),
+    row(
+        "model calls that wait for one upstream",
+        "broker",
+        "256",
+        "shed, the longest line first: 529 or 429 with `retry-after`",
+    ),
+    row(
+        "time that a model call waits for its turn at an upstream",
+        "broker",
+        "60 s",
+        "529 or 429 with `retry-after`",
+    ),
+    row(
+        "attempts of one model request, at all upstreams of its route",
+        "broker",
+        "4",
+        "the last answer is passed on",
+    ),
+    row("time until the last attempt of a model request", "broker", "60 s", "the last answer is passed on"),
+    row(
+        "pause before another attempt that an upstream may ask for",
+        "broker",
+        "20 s",
+        "its answer is passed on",
+    ),
+    row(
+        "failures of an upstream in a row",
+        "broker",
+        "5",
+        "503 at once for 15 s, longer after each failed probe, at most 2 min",
+    ),
     row("time for a reservation of money", "broker", "15 s", "503, nothing is asked"),
     row("time that a call waits for money of others", "broker", "5 min", "429, `limit-reached`"),
     row("time for settlements when a run ends", "broker", "20 s", "left to the ledger"),
@@ -136,6 +173,24 @@ pub struct Bounds {
     pub model_answer_time: Duration,
     /// Time between two pieces of a provider's answer.
     pub model_idle_time: Duration,
+    /// Model calls at one upstream at once, of all runs of a process, where the upstream does not say.
+    pub upstream_calls: usize,
+    /// Model calls that wait for one upstream.
+    pub upstream_queue: usize,
+    /// Time that a model call waits for its turn at an upstream.
+    pub upstream_wait: Duration,
+    /// Failures in a row after which an upstream is left alone.
+    pub upstream_failures: u32,
+    /// For how long, the first time.
+    pub upstream_rest: Duration,
+    /// Attempts of one model request.
+    pub model_attempts: u32,
+    /// Time until the last attempt of a model request.
+    pub model_retry_time: Duration,
+    /// The longest pause before another attempt that an upstream may ask for.
+    pub model_retry_pause: Duration,
+    /// The first pause before another attempt where the upstream asks for none.
+    pub model_first_pause: Duration,
     /// Time for a reservation of money.
     pub reserve_time: Duration,
     /// Time that a call waits until money of others is free.
@@ -172,6 +227,15 @@ impl Default for Bounds {
             model_connect_time: Duration::from_secs(15),
             model_answer_time: Duration::from_secs(10 * 60),
             model_idle_time: Duration::from_secs(5 * 60),
+            upstream_calls: 64,
+            upstream_queue: 256,
+            upstream_wait: Duration::from_secs(60),
+            upstream_failures: 5,
+            upstream_rest: Duration::from_secs(15),
+            model_attempts: 4,
+            model_retry_time: Duration::from_secs(60),
+            model_retry_pause: Duration::from_secs(20),
+            model_first_pause: Duration::from_millis(500),
             reserve_time: Duration::from_secs(15),
             money_wait_time: Duration::from_secs(5 * 60),
             settle_time: Duration::from_secs(20),

@@ -74,6 +74,8 @@ actions! {
     PriceUnknown = "price.unknown";
     /// The price table was replaced, or put back to the one of the program.
     PricesSet = "prices.set";
+    /// A rule about which models may be asked, or a route of models, was set or removed.
+    ModelsSet = "models.set";
     /// What a run spent in all, at its end.
     RunCharged = "run.charged";
     /// The text of a record was erased.

@@ -152,6 +152,9 @@ impl CallOutcome {
 pub struct ChargeSettlement {
     /// The call.
     pub call: RowId,
+    /// The upstream that served the call, where it is another than the provider that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// The model that answered, where the provider names another one than was asked for.
     pub model: String,
     /// What it used.

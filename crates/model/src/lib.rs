@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod allowed;
 pub mod audit;
 pub mod budget;
 pub mod canonical;
@@ -23,6 +24,7 @@ pub mod state;
 pub mod warrant;
 
 pub use agent::{Agent, AgentRole, EngineKind};
+pub use allowed::{AllowedModels, ModelDenied, ModelEffect, ModelLayer, OfferPattern};
 pub use audit::{AuditAction, AuditDraft, AuditOutcome, AuditRecord};
 pub use budget::{BudgetHolder, BudgetPeriod, CalendarDay};
 pub use charge::{BudgetScope, CallOutcome, ChargeAnswer, ChargeRequest, ChargeSettlement, Usage};

@@ -56,7 +56,7 @@ statements! {
     scoped CHARGE_SETTLE =
         "update charge set state = $3, model = $4, cost = $5, input_tokens = $6, cache_read_tokens = $7, \
          cache_write_tokens = $8, cache_write_1h_tokens = $9, output_tokens = $10, reasoning_tokens = $11, \
-         price_unknown = $12, estimated = $13, outcome = $14, status = $15, duration_ms = $16, settled_at = $17 \
+         price_unknown = $12, estimated = $13, outcome = $14, status = $15, duration_ms = $16, settled_at = $17, provider = $18 \
          where org_id = $1 and id = $2";
     scoped CHARGE_OF_RUN = concat!("select ", sums!(), " from charge where org_id = $1 and run_id = $2");
     scoped CHARGE_BY_MODEL = charge_by!("provider, model", "provider, model");

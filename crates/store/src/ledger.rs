@@ -56,6 +56,7 @@ fn weigh(bounds: &[Bound], request: &ChargeRequest) -> ChargeAnswer {
 /// What a settlement writes.
 struct Entry<'s> {
     state: ChargeState,
+    provider: &'s str,
     model: &'s str,
     usage: Usage,
     cost: MicroUsd,
@@ -192,6 +193,7 @@ impl OrgTx {
         };
         let entry = Entry {
             state: ChargeState::Settled,
+            provider: settlement.provider.as_deref().filter(|name| fits(name)).unwrap_or(&known.provider),
             // The provider's own word is kept where it is a name.
             model: if fits(&settlement.model) { &settlement.model } else { &known.model },
             usage: settlement.usage,
@@ -226,6 +228,7 @@ impl OrgTx {
             i64::from(entry.status),
             stored(entry.duration_ms, MOST_TOKENS),
             now,
+            entry.provider,
         ];
         self.change(CHARGE_SETTLE, row).await?;
         let released = if known.state == ChargeState::Reserved { micro(known.reserved) } else { 0 };
@@ -247,6 +250,7 @@ impl OrgTx {
             let known = known?;
             let entry = Entry {
                 state: ChargeState::Presumed,
+                provider: &known.provider,
                 model: &known.model,
                 usage: Usage::default(),
                 cost: known.reserved,

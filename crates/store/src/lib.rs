@@ -13,6 +13,7 @@ mod identity;
 mod lease;
 mod ledger;
 mod migrate;
+mod model;
 mod outbox;
 mod price;
 mod reap;
@@ -40,6 +41,7 @@ pub use event::Event;
 pub use identity::{Member, Org};
 pub use lease::{LEASE_MS, Lease, TakeOver};
 pub use migrate::SCHEMA_VERSION;
+pub use model::{ModelRouteRow, ModelRule};
 pub use outbox::OutboxMessage;
 pub use reap::Reaped;
 pub use refusal::StoredRefusal;
@@ -66,6 +68,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     identity::STATEMENTS,
     lease::STATEMENTS,
     migrate::STATEMENTS,
+    model::STATEMENTS,
     outbox::STATEMENTS,
     price::STATEMENTS,
     refusal::STATEMENTS,

@@ -80,6 +80,7 @@ pub(crate) async fn gateway(
     let prices = Arc::new(crate::commands::prices::in_force(context).await?);
     let gateway = GatewayConfig {
         upstreams: vec![upstream],
+        routes: Vec::new(),
         prices,
         client: context.gateway_client()?.clone(),
         clock: Arc::clone(&context.clock),

@@ -4,6 +4,7 @@
 //! stops; a reservation whose answer nobody waits for any more is settled as soon as it comes.
 
 use super::Pricer;
+use super::price::quote;
 use crate::limits::Bounds;
 use crate::parse::meter::Meter;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +76,14 @@ pub(crate) struct CallPlan {
     pub(crate) likely_input: u64,
 }
 
+/// Who serves a call, and at which price.
+struct Served {
+    provider: String,
+    model: String,
+    price: Price,
+    price_unknown: bool,
+}
+
 /// A call. Dropping it settles it.
 pub(crate) struct Call {
     plan: CallPlan,
@@ -86,6 +95,8 @@ pub(crate) struct Call {
     open: Option<mpsc::Sender<()>>,
     began_ms: i64,
     reserved: bool,
+    /// Who was asked last.
+    served: Option<Served>,
     sent: bool,
     status: u16,
     cut: bool,
@@ -116,6 +127,7 @@ impl Call {
             open: Some(open),
             began_ms,
             reserved: false,
+            served: None,
             sent: false,
             status: 0,
             cut: false,
@@ -156,9 +168,18 @@ impl Call {
         }
     }
 
-    /// From here on the provider may have begun to work.
-    pub(crate) fn sending(&mut self) {
+    /// From here on this upstream may have begun to work.
+    pub(crate) fn sending(&mut self, upstream: &str, model: &str) {
+        let quote = quote(&*self.prices, &self.plan.provider, upstream, model);
+        self.served = Some(Served {
+            provider: upstream.to_owned(),
+            model: model.to_owned(),
+            price: with_surcharges(quote.price, &self.plan.surcharges),
+            price_unknown: !quote.known,
+        });
         self.sent = true;
+        self.status = 0;
+        self.meter = None;
     }
 
     /// The request did not leave.
@@ -198,19 +219,24 @@ impl Call {
                 }
             }
         };
-        let asked = self.plan.model.as_str();
+        let plan = &self.plan;
+        let (provider, asked, price, price_unknown) = match &self.served {
+            Some(served) => (&*served.provider, &*served.model, served.price, served.price_unknown),
+            None => (&*plan.provider, &*plan.model, plan.price, plan.price_unknown),
+        };
         let answered = self.meter.as_ref().and_then(Meter::model).filter(|model| *model != asked);
         let price = answered
-            .map(|model| self.prices.quote(&self.plan.provider, model))
+            .map(|model| quote(&*self.prices, &plan.provider, provider, model))
             .filter(|quote| quote.known)
-            .map_or(self.plan.price, |quote| with_surcharges(quote.price, &self.plan.surcharges));
+            .map_or(price, |quote| with_surcharges(quote.price, &plan.surcharges));
         let duration = self.clock.monotonic_ms().saturating_sub(self.began_ms);
         ChargeSettlement {
-            call: self.plan.id,
+            call: plan.id,
+            provider: (provider != plan.provider).then(|| provider.to_owned()),
             model: answered.unwrap_or(asked).to_owned(),
             cost: price.cost(&usage),
             usage,
-            price_unknown: self.plan.price_unknown,
+            price_unknown,
             estimated,
             outcome,
             status: self.status,

@@ -3,6 +3,7 @@
 //! Promises: no redirect is followed; a request is tried again at most once, and only when not a byte of it was sent;
 //! dropping an answer closes its connection at once.
 
+use super::lane::Lane;
 use super::upstream::{Upstream, UpstreamError};
 use crate::egress::{Resolver, SystemResolver};
 use crate::limits::Bounds;
@@ -35,6 +36,8 @@ struct Inner {
     tls: Arc<rustls::ClientConfig>,
     resolver: Arc<dyn Resolver>,
     kept: Mutex<HashMap<Place, Vec<Kept>>>,
+    /// By name and place: two providers at one place don't stand in each other's way.
+    lanes: Mutex<HashMap<(String, Place), Lane>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -132,7 +135,18 @@ impl GatewayClient {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(Inner { tls: Arc::new(tls), resolver, kept: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            tls: Arc::new(tls),
+            resolver,
+            kept: Mutex::default(),
+            lanes: Mutex::default(),
+        })))
+    }
+
+    /// The lane of an upstream, the same for all runs of the process.
+    pub(crate) fn lane(&self, upstream: &Upstream) -> Lane {
+        let mut lanes = self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.entry((upstream.provider().to_owned(), place_of(upstream))).or_default().clone()
     }
 
     /// Sends one request and waits for the head of its answer.
@@ -142,7 +156,7 @@ impl GatewayClient {
         mut request: Request<Full<Bytes>>,
         bounds: &Bounds,
     ) -> Result<Received, NoAnswer> {
-        let place = Place { tls: upstream.tls, host: upstream.host.clone(), port: upstream.port };
+        let place = place_of(upstream);
         let mut tried = false;
         loop {
             // The second time nothing kept is used.
@@ -216,6 +230,10 @@ impl GatewayClient {
         }
         Err(NoAnswer::Unreachable("nothing answers there"))
     }
+}
+
+fn place_of(upstream: &Upstream) -> Place {
+    Place { tls: upstream.tls, host: upstream.host.clone(), port: upstream.port }
 }
 
 async fn shake<T>(stream: T) -> Result<Sender, NoAnswer>

@@ -27,6 +27,8 @@ pub(crate) fn error(wire: Wire, status: StatusCode, code: &str, message: &str) -
                 403 => "permission_error",
                 404 => "not_found_error",
                 413 => "request_too_large",
+                424 => "api_error",
+                529 => "overloaded_error",
                 429 => "rate_limit_error",
                 400..=499 => "invalid_request_error",
                 503 => "overloaded_error",
@@ -40,6 +42,7 @@ pub(crate) fn error(wire: Wire, status: StatusCode, code: &str, message: &str) -
                 (_, "insufficient_quota") => "insufficient_quota",
                 (401, _) => "authentication_error",
                 (429, _) => "rate_limit_error",
+                (424, _) => "server_error",
                 (400..=499, _) => "invalid_request_error",
                 _ => "server_error",
             };
@@ -61,6 +64,14 @@ pub(crate) fn error(wire: Wire, status: StatusCode, code: &str, message: &str) -
         }
     };
     OwnAnswer { status, body: body.to_string(), retry_after: None, is_final: true }
+}
+
+/// How a provider says that it has too much to do.
+pub(crate) fn overloaded(wire: Wire) -> StatusCode {
+    match wire {
+        Wire::Anthropic => StatusCode::from_u16(529).unwrap_or(StatusCode::TOO_MANY_REQUESTS),
+        Wire::OpenAi | Wire::Gemini => StatusCode::TOO_MANY_REQUESTS,
+    }
 }
 
 /// A refusal in the shape of `wire`.

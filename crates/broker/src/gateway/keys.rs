@@ -21,11 +21,12 @@ impl std::fmt::Debug for KeySpellings {
 }
 
 impl KeySpellings {
-    /// The spellings of `key`: as it is, with its signs escaped for JSON or a URL, in hexadecimal and in base64 at every
-    /// alignment. Without a key there are none.
-    pub(crate) fn of(key: Option<&str>) -> Self {
-        let mut found: Vec<Vec<u8>> = Vec::new();
-        if let Some(key) = key {
+    /// The spellings of each key: as it is, with its signs escaped for JSON or a URL, in hexadecimal and in base64 at
+    /// every alignment. Without a key there are none.
+    pub(crate) fn of<'k>(keys: impl IntoIterator<Item = &'k str>) -> Self {
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        for key in keys {
+            let mut found: Vec<Vec<u8>> = Vec::new();
             let bytes = key.as_bytes();
             let hex = |digits: &[u8; 16]| -> Vec<u8> {
                 let digit = |nibble: u8| digits.get(usize::from(nibble)).copied().unwrap_or(b'0');
@@ -52,11 +53,12 @@ impl KeySpellings {
                 found.push(standard.iter().map(swap).collect());
                 found.push(standard);
             }
-            found.sort();
-            found.dedup();
-            found.retain(|spelling| spelling.len() >= 8);
+            all.append(&mut found);
         }
-        Self(Arc::new(found.iter().map(|spelling| Finder::new(spelling).into_owned()).collect()))
+        all.sort();
+        all.dedup();
+        all.retain(|spelling| spelling.len() >= 8);
+        Self(Arc::new(all.iter().map(|spelling| Finder::new(spelling).into_owned()).collect()))
     }
 
     /// Whether some spelling is in `bytes`.
@@ -154,7 +156,7 @@ mod tests {
     const KEY: &str = "sk-ant-api03/AbC+dEf_0123456789";
 
     fn filter(text: &[u8], size: usize) -> (Vec<u8>, u64) {
-        let mut filter = KeyFilter::new(KeySpellings::of(Some(KEY)));
+        let mut filter = KeyFilter::new(KeySpellings::of([KEY]));
         let mut out = Vec::new();
         for chunk in text.chunks(size.max(1)) {
             out.extend_from_slice(&filter.push(Bytes::copy_from_slice(chunk)));
@@ -164,7 +166,7 @@ mod tests {
     }
 
     fn spellings() -> Vec<Vec<u8>> {
-        KeySpellings::of(Some(KEY)).0.iter().map(|finder| finder.needle().to_vec()).collect()
+        KeySpellings::of([KEY]).0.iter().map(|finder| finder.needle().to_vec()).collect()
     }
 
     #[test]
@@ -190,14 +192,14 @@ mod tests {
 
     #[test]
     fn nothing_is_held_back_that_can_not_be_a_key() {
-        let mut filter = KeyFilter::new(KeySpellings::of(Some(KEY)));
+        let mut filter = KeyFilter::new(KeySpellings::of([KEY]));
         for piece in ["data: {\"text\":\"task\"}\n\n", "sk-other ", "x"] {
             assert_eq!(filter.push(Bytes::from_static(piece.as_bytes())), piece);
         }
         assert_eq!(filter.push(Bytes::from_static(b"it is sk-a")), "it is ");
         assert_eq!(filter.push(Bytes::from_static(b"sk")), "sk-a", "only the new beginning is held");
         assert_eq!(filter.finish(), "sk");
-        let mut none = KeyFilter::new(KeySpellings::of(None));
+        let mut none = KeyFilter::new(KeySpellings::of([]));
         assert_eq!(none.push(Bytes::from_static(KEY.as_bytes())), KEY);
     }
 
@@ -216,7 +218,7 @@ mod tests {
                 }
             }
             let (out, found) = filter(&text, size);
-            let all = KeySpellings::of(Some(KEY));
+            let all = KeySpellings::of([KEY]);
             prop_assert!(!all.is_in(&out) );
             if found == 0 {
                 prop_assert_eq!(out, text);

@@ -2,14 +2,24 @@
 //!
 //! Promises: the sandbox never sees a key, in no request, answer or error; only what the warrant names is asked; money
 //! is reserved before a call and settled once after it, whatever happens to the call; what is passed on is passed on as
-//! it comes.
+//! it comes; what may have been worked on is not asked twice.
 
+mod answer;
+mod ask;
 mod call;
 mod client;
+mod deliver;
 mod errors;
 mod headers;
 mod keys;
+mod lane;
+mod list;
+mod login;
+mod pay;
+mod plan;
 mod price;
+mod retry;
+mod route;
 mod serve;
 mod upstream;
 
@@ -17,7 +27,10 @@ pub(crate) use call::Ledger;
 pub(crate) use serve::serve;
 
 pub use client::GatewayClient;
+pub use list::ListError;
+pub use login::{Login, LoginError, LoginToken};
 pub use price::Pricer;
+pub use route::{Hop, Route};
 pub use upstream::{Upstream, UpstreamError, Wire};
 
 use std::sync::Arc;
@@ -28,6 +41,9 @@ use tipstaff_model::{BudgetScope, Clock, Entropy, MicroUsd};
 pub struct GatewayConfig {
     /// Where requests go, one per provider; of two with the same name the first counts.
     pub upstreams: Vec<Upstream>,
+    /// Which of them serve which models; of several that fit the first counts. A model without one is served by the
+    /// upstream of its provider's name.
+    pub routes: Vec<Route>,
     /// What tokens cost.
     pub prices: Arc<dyn Pricer>,
     /// The client that all brokers of the process share.

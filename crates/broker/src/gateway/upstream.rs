@@ -3,9 +3,12 @@
 //! Promises: an upstream that was made is usable, and its key goes to its base and to nowhere else; a key never goes
 //! over plain HTTP to another network unless the operator said so.
 
+use super::login::{self, Credential, Login, LoginError};
 use crate::source::PlainHttp;
 use http::HeaderValue;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use tipstaff_seal::Secret;
 
 /// What a provider speaks.
@@ -79,6 +82,18 @@ pub enum UpstreamError {
         /// The provider.
         provider: String,
     },
+    /// A login for somebody else.
+    #[error(
+        "the login of {program} may go to {host} and to this machine only, and the upstream of {provider} is elsewhere: take its url away, or use a key"
+    )]
+    LoginElsewhere {
+        /// The provider.
+        provider: String,
+        /// The program.
+        program: &'static str,
+        /// Where it may go.
+        host: &'static str,
+    },
     /// Certificates that could not be read.
     #[error("the additional certificates can't be read: give PEM with at least one certificate")]
     Certificates,
@@ -96,6 +111,7 @@ impl UpstreamError {
             Self::Base { .. } => "upstream-base",
             Self::Plain { .. } => "upstream-plain",
             Self::Key { .. } => "upstream-key",
+            Self::LoginElsewhere { .. } => "upstream-login",
             Self::Certificates => "upstream-certificates",
             Self::Tls => "upstream-tls",
         }
@@ -103,7 +119,7 @@ impl UpstreamError {
 }
 
 /// Where a provider's requests go.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Upstream {
     provider: String,
     wire: Wire,
@@ -113,6 +129,18 @@ pub struct Upstream {
     /// Begins with `/` and doesn't end with it; or empty.
     path: String,
     key: Option<Secret<String>>,
+    login: Option<Arc<dyn Login>>,
+    pub(crate) calls: Option<NonZeroUsize>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream")
+            .field("provider", &self.provider)
+            .field("wire", &self.wire)
+            .field("base", &self.base())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Upstream {
@@ -170,7 +198,42 @@ impl Upstream {
                 return Err(UpstreamError::Key { provider: provider.to_owned() });
             }
         }
-        Ok(Self { provider: provider.to_owned(), wire, tls, host, port, path: path.to_owned(), key })
+        Ok(Self {
+            provider: provider.to_owned(),
+            wire,
+            tls,
+            host,
+            port,
+            path: path.to_owned(),
+            key,
+            login: None,
+            calls: None,
+        })
+    }
+
+    /// The same, used with a person's own login instead of a key.
+    ///
+    /// # Errors
+    /// [`UpstreamError::LoginElsewhere`] when it is neither the provider itself nor this machine.
+    pub fn with_login(self, login: Arc<dyn Login>) -> Result<Self, UpstreamError> {
+        let hosts = login::hosts(self.wire);
+        let own = self.tls && self.port == 443 && hosts.contains(&self.host.as_str());
+        let here = self.host == "localhost"
+            || self.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+        if !own && !here {
+            return Err(UpstreamError::LoginElsewhere {
+                provider: self.provider,
+                program: login.program(),
+                host: hosts.first().copied().unwrap_or("nobody"),
+            });
+        }
+        Ok(Self { key: None, login: Some(login), ..self })
+    }
+
+    /// The same, with at most so many calls at once of all runs of a process.
+    #[must_use]
+    pub fn with_calls(self, calls: NonZeroUsize) -> Self {
+        Self { calls: Some(calls), ..self }
     }
 
     /// The provider itself, by its public address, under its usual name.
@@ -205,8 +268,18 @@ impl Upstream {
         format!("{}://{}{}", if self.tls { "https" } else { "http" }, self.authority(), self.path)
     }
 
-    pub(crate) const fn key(&self) -> Option<&Secret<String>> {
-        self.key.as_ref()
+    /// The program whose login is used, where one is.
+    pub(crate) fn login_program(&self) -> Option<&'static str> {
+        self.login.as_ref().map(|login| login.program())
+    }
+
+    /// What a request of now proves itself with.
+    pub(crate) async fn credential(&self) -> Result<Credential, LoginError> {
+        match (&self.login, &self.key) {
+            (Some(login), _) => login::read(login).await.map(Credential::Login),
+            (None, Some(key)) => Ok(Credential::Key(key.clone())),
+            (None, None) => Ok(Credential::Nothing),
+        }
     }
 
     /// `host` or `host:port`, as in a `Host` field.
@@ -222,7 +295,9 @@ impl Upstream {
         let version = |part: &str| {
             part.strip_prefix('v').is_some_and(|rest| rest.bytes().next().is_some_and(|b| b.is_ascii_digit()))
         };
-        let own = self.path.rsplit('/').next().is_some_and(version);
+        // The place for logins of Codex has no version.
+        let bare = self.login.is_some() && self.path.ends_with("/codex");
+        let own = bare || self.path.rsplit('/').next().is_some_and(version);
         let rest = match request.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
             Some((first, rest)) if own && version(first) => rest,
             _ => request.strip_prefix('/').unwrap_or(request),

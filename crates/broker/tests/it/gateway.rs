@@ -248,9 +248,9 @@ async fn a_key_that_is_not_accepted_is_said_in_the_providers_shape() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_none_become_errors_in_the_providers_shape() {
     let cases: [(Act, u16); 5] = [
-        (Act::with("302 Found", "text/html", "elsewhere"), 502),
-        (Act::with("200 OK", "text/html", "<h1>log in</h1>"), 502),
-        (Act::Raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}".to_vec()), 502),
+        (Act::with("302 Found", "text/html", "elsewhere"), 424),
+        (Act::with("200 OK", "text/html", "<h1>log in</h1>"), 424),
+        (Act::Raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}".to_vec()), 424),
         (Act::Raw(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()), 502),
         (Act::Silence, 504),
     ];

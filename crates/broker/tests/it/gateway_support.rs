@@ -366,6 +366,7 @@ impl Gate {
         ledger.budget.store(budget, Ordering::SeqCst);
         let gateway = gateway.map(|(upstreams, client)| GatewayConfig {
             upstreams,
+            routes: Vec::new(),
             prices: Arc::new(Flat),
             client,
             clock: clock.clone(),

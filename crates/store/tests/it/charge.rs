@@ -34,6 +34,7 @@ pub(crate) fn ask(call: RowId, most: u64, least: u64) -> ChargeRequest {
 pub(crate) fn settled(call: RowId, cost: u64) -> ChargeSettlement {
     ChargeSettlement {
         call,
+        provider: None,
         model: "claude-sonnet-4-5-20250929".to_owned(),
         usage: Usage {
             input: 10,

@@ -80,7 +80,7 @@ async fn foreign_keys_and_unique_keys_carry_the_org() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
     let read = |engine: &str| {
         let one = |name: &str| std::fs::read_to_string(format!("{folder}/{engine}/{name}.sql")).unwrap();
-        one("0001_ground") + &one("0002_charges")
+        one("0001_ground") + &one("0002_charges") + &one("0003_models")
     };
     assert_eq!(on_sqlite(&read("sqlite")), on_sqlite(&read("postgres")));
     // The same indexes, too.

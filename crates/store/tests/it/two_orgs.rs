@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AgentRole, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind, FixedClock, FixedEntropy, MicroUsd,
-    PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId, WarrantId,
+    ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId, WarrantId,
 };
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};
@@ -98,6 +98,14 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.charge_settle(&lease, &settled(call(1), 150)));
     call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
     call!(journal, tx.price_table_reset());
+    let models: OfferPattern = "anthropic/*".parse().unwrap();
+    call!(journal, tx.model_rule_set(None, &models, ModelEffect::Allow));
+    call!(journal, tx.model_rule_set(Some("site"), &models, ModelEffect::Deny));
+    call!(journal, tx.model_rule_remove(None, &models));
+    call!(journal, tx.model_rule_set(None, &models, ModelEffect::Deny));
+    call!(journal, tx.model_route_set(None, &models, "[]"));
+    call!(journal, tx.model_route_set(Some("site"), &models, "[]"));
+    call!(journal, tx.model_route_remove(Some("site"), &models));
     call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
     call!(journal, tx.lease_renew(&lease, 60_000));
     call!(journal, tx.secret_set("token", &Secret::new(b"value".to_vec())));
@@ -205,6 +213,8 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.budget_list());
     call!(journal, tx.budget_standing());
     call!(journal, tx.price_table());
+    call!(journal, tx.model_rule_list());
+    call!(journal, tx.model_route_list());
 }
 
 /// A store whose ids and keys follow from `seed`.

@@ -29,6 +29,8 @@ const TENANT_TABLES: [&str; 21] = [
     "charge_total",
     "budget",
     "price_table",
+    "model_rule",
+    "model_route",
 ];
 
 struct Attack {

@@ -253,6 +253,7 @@ fn one_of_many(outcome: Result<Outcome, StoreError>) -> Result<Outcome, StoreErr
 fn unmade(request: &ChargeRequest) -> ChargeSettlement {
     ChargeSettlement {
         call: request.call,
+        provider: None,
         model: request.model.clone(),
         usage: Usage::default(),
         cost: MicroUsd::ZERO,
