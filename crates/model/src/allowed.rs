@@ -74,7 +74,9 @@ impl FromStr for OfferPattern {
                 (Some(provider.to_owned()), models)
             }
             Some(_) => {
-                return Err(PatternError::Model(text.chars().filter(|c| !c.is_control()).take(100).collect()));
+                return Err(PatternError::Model(
+                    text.chars().filter(|c| !c.is_control()).take(100).collect(),
+                ));
             }
         };
         Ok(Self { provider, models: models.parse()? })

@@ -3,17 +3,17 @@
 use crate::context::Context;
 use crate::control::LocalControlPlane;
 use crate::exit::Problem;
+use crate::models::RunModels;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
-use tipstaff_broker::{GatewayConfig, Mirror, PlainHttp, Source};
-use tipstaff_model::warrant::{HostChoice, HostPattern, IssueRequest, RepositoryGrant};
+use tipstaff_broker::{Mirror, PlainHttp, Source};
+use tipstaff_model::warrant::{HostChoice, HostPattern, IssueRequest, ModelGrant, RepositoryGrant};
 use tipstaff_model::{
     AuditAction, AuditDraft, ControlPlane, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
 };
 use tipstaff_runner::{Cancel, Job, RunLock};
 use tipstaff_seal::SignedWarrant;
-use tipstaff_seal::redact::Redactor;
 use tipstaff_store::{KeyPurpose, Lease, OrgTx, RunDraft};
 
 /// Text of a source that survives JSON: `%` and bytes that are not UTF-8 are written as `%XX`.
@@ -82,6 +82,7 @@ pub(crate) fn warrant_of(
     context: &Context,
     task: &TaskSpec,
     ids: (tipstaff_model::TaskId, RunId),
+    models: Vec<ModelGrant>,
 ) -> anyhow::Result<Warrant> {
     let egress = task
         .allow_hosts
@@ -105,7 +106,7 @@ pub(crate) fn warrant_of(
         egress,
         hosts: Vec::new(),
         secrets: Vec::new(),
-        models: crate::models::grants(task)?,
+        models,
         submodules: task.submodules,
         lfs: task.lfs,
         now_ms: context.clock.wall_ms(),
@@ -135,12 +136,13 @@ pub(crate) async fn begin(
     task: TaskSpec,
     mirror: Mirror,
     cancel: Cancel,
-    (gateway, redactor): (Option<GatewayConfig>, Redactor),
+    asked: RunModels,
 ) -> anyhow::Result<Begun> {
     let run = lease.run();
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
     let lock = RunLock::create(&context.layout, run, lease.owner())?;
-    let warrant = warrant_of(context, &task, (lease.task(), run))?;
+    let RunModels { grants, gateway, redactor } = asked;
+    let warrant = warrant_of(context, &task, (lease.task(), run), grants)?;
     let draft = RunDraft {
         branch: warrant.push_ref().cloned(),
         base_commit: Some(task.base_commit.clone()),

@@ -1,7 +1,9 @@
 //! The command line: what can be said, and its manual.
 
+mod models;
 mod money;
 
+pub(crate) use models::{ModelsCommand, RuleChoice};
 pub(crate) use money::{
     BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
 };
@@ -85,6 +87,9 @@ pub(crate) enum Command {
     /// Keys of models' providers and other values, sealed in the store
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Which models may be asked, who serves them, and with whose key
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// What models cost, and your own price table
     #[command(subcommand)]
     Prices(PricesCommand),

@@ -1,12 +1,16 @@
 //! `config.toml` in the state folder: what the operator of this machine decides. Absent is fine.
 
+mod upstream;
+
+pub(crate) use upstream::{LoginProgram, ModelsConfig, RouteConfig, UpstreamConfig, check_hops};
+
 use crate::exit::Problem;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
-use tipstaff_broker::{PlainHttp, Wire};
+use tipstaff_model::OfferPattern;
 use tipstaff_model::warrant::HostPattern;
 use tipstaff_runner::{Stall, wrong_line};
 
@@ -19,6 +23,10 @@ pub(crate) const CONFIG_FILE: &str = "config.toml";
 pub(crate) struct Config {
     /// Where models are asked, by provider.
     pub(crate) upstreams: BTreeMap<String, UpstreamConfig>,
+    /// Which models may be asked at all.
+    pub(crate) models: ModelsConfig,
+    /// Who serves which models.
+    pub(crate) routes: BTreeMap<OfferPattern, RouteConfig>,
     /// How runs are watched.
     pub(crate) run: RunConfig,
     /// How granted hosts are reached.
@@ -52,35 +60,6 @@ impl NetworkConfig {
     }
 }
 
-/// One upstream.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct UpstreamConfig {
-    /// What it speaks: `anthropic`, `openai` or `gemini`. May be left away for these three names.
-    wire: Option<String>,
-    /// Its base URL.
-    pub(crate) url: String,
-    /// Whether plain HTTP to another network is accepted, which carries the key in clear.
-    #[serde(default)]
-    plain_http: bool,
-}
-
-impl UpstreamConfig {
-    pub(crate) const fn plain(&self) -> PlainHttp {
-        if self.plain_http { PlainHttp::Anywhere } else { PlainHttp::LoopbackOnly }
-    }
-
-    pub(crate) fn wire(&self, name: &str) -> anyhow::Result<Wire> {
-        let word = self.wire.as_deref().unwrap_or(name);
-        Wire::named(word).ok_or_else(|| {
-            let text = format!(
-                "upstreams.{name} in {CONFIG_FILE} needs wire = \"anthropic\", \"openai\" or \"gemini\": what it speaks"
-            );
-            Problem::usage("config-invalid", text)
-        })
-    }
-}
-
 /// The `[run]` table.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -103,11 +82,13 @@ impl Config {
                 return Err(Problem::usage("config-invalid", text));
             }
         };
-        toml::from_str(&text).map_err(|error| {
+        let config: Self = toml::from_str(&text).map_err(|error| {
             let line = wrong_line(&text, &error);
             let text = format!("{} is wrong in line {line}: {}", path.display(), error.message());
             Problem::usage("config-invalid", text)
-        })
+        })?;
+        upstream::check(&config.upstreams, &config.routes)?;
+        Ok(config)
     }
 
     /// How long an agent may do nothing. The environment wins over the file.
@@ -138,9 +119,34 @@ mod tests {
         let write = |text: &str| std::fs::write(place.path().join(CONFIG_FILE), text).unwrap();
         write("[upstreams.local]\nwire = \"openai\"\nurl = \"http://127.0.0.1:11434/v1\"\n");
         let config = Config::read(place.path()).unwrap();
-        assert_eq!(config.upstreams["local"].wire("local").unwrap(), Wire::OpenAi);
-        write("[upstreams.local]\nurl = \"http://127.0.0.1\"\n");
-        assert!(Config::read(place.path()).unwrap().upstreams["local"].wire("local").is_err());
+        assert_eq!(config.upstreams["local"].wire("local").unwrap(), tipstaff_broker::Wire::OpenAi);
+        for (text, word) in [
+            ("[upstreams.local]\nurl = \"http://127.0.0.1\"\n", "needs wire"),
+            ("[upstreams.local]\nwire = \"openai\"\n", "needs url"),
+            ("[upstreams.openai]\nkey_file = \"a\"\nkey_env = \"B\"\n", "keep one"),
+            ("[upstreams.openai]\nlogin = \"claude\"\n", "own provider"),
+            ("[upstreams.openai]\ncalls = 0\n", "line 2"),
+            ("[routes]\n\"gpt-*\" = \"Big\"\n", "no upstream's name"),
+            ("[routes]\n\"gpt-*\" = { upstream = \"a\", model = \"b*\" }\n", "without '*'"),
+            (
+                "[routes]\n\"gpt-*\" = { upstream = \"a\", fallback = [\"b\", \"c\", \"d\", \"e\"] }\n",
+                "1 to 4",
+            ),
+            ("[routes]\n\"g*t\" = \"a\"\n", "line 2"),
+            ("[models]\nallow = [\"A/b\"]\n", "line 2"),
+        ] {
+            write(text);
+            let error = Config::read(place.path()).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+        write(
+            "[models]\nallow = [\"anthropic/*\"]\n[routes]\n\"claude-*\" = { upstream = \"a\", model = \"b\", fallback = [\"c\", { upstream = \"d\", model = \"e\" }] }\n",
+        );
+        let config = Config::read(place.path()).unwrap();
+        let hops = config.routes.values().next().unwrap().hops();
+        let said: Vec<_> = hops.iter().map(|hop| (hop.upstream.as_str(), hop.model.as_deref())).collect();
+        assert_eq!(said, [("a", Some("b")), ("c", None), ("d", Some("e"))]);
+        assert_eq!(config.models.layer().rules.len(), 1);
         write("[upstreams.x]\nurl = \"y\"\nkey = \"sk-1\"\n");
         let error = Config::read(place.path()).unwrap_err().to_string();
         assert!(error.contains("line 3") && !error.contains("sk-1"), "{error}");

@@ -30,6 +30,10 @@ pub(crate) struct Environment {
     pub(crate) upstreams: BTreeMap<&'static str, String>,
     /// `ANTHROPIC_API_KEY`, `OPENAI_API_KEY`, `GEMINI_API_KEY`, by provider. Not printable.
     pub(crate) model_keys: BTreeMap<&'static str, tipstaff_seal::Secret<String>>,
+    /// Where Claude Code and Codex keep a person's login: `CLAUDE_CONFIG_DIR`, else `~/.claude`; `CODEX_HOME`, else
+    /// `~/.codex`.
+    pub(crate) claude_home: Option<PathBuf>,
+    pub(crate) codex_home: Option<PathBuf>,
     /// `TIPSTAFF_STALL_WARNING`.
     pub(crate) stall_warning: Option<String>,
     /// `TIPSTAFF_STALL_STOP`.
@@ -56,7 +60,13 @@ impl Environment {
         ];
         let keys =
             [("anthropic", "ANTHROPIC_API_KEY"), ("openai", "OPENAI_API_KEY"), ("gemini", "GEMINI_API_KEY")];
+        let folder = |name: &str, usual: &str| {
+            let told = set(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            told.or_else(|| user_home.as_ref().map(|home| home.join(usual)))
+        };
         Self {
+            claude_home: folder("CLAUDE_CONFIG_DIR", ".claude"),
+            codex_home: folder("CODEX_HOME", ".codex"),
             upstreams: upstreams
                 .into_iter()
                 .filter_map(|(provider, name)| Some((provider, text(name)?)))
@@ -80,5 +90,12 @@ impl Environment {
             user: set("USER").or_else(|| set("LOGNAME")).and_then(|value| value.into_string().ok()),
             bwrap: set("TIPSTAFF_BWRAP").map(PathBuf::from),
         }
+    }
+
+    /// The variable that `key_env` of `config.toml` names. Not printable.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    pub(crate) fn operator_key(name: &str) -> Option<tipstaff_seal::Secret<String>> {
+        let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty())?;
+        Some(tipstaff_seal::Secret::new(value.trim().to_owned()))
     }
 }

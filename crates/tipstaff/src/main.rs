@@ -74,6 +74,9 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Secrets(command) => {
             commands::secrets::secrets(command, Context::open(env, output).await?).await
         }
+        Command::Models(command) => {
+            commands::models::models(command, Context::open(env, output).await?).await
+        }
         Command::Prices(command) => {
             commands::prices::prices(command, Context::open(env, output).await?).await
         }

@@ -7,7 +7,7 @@ use tipstaff_seal::Secret;
 use tipstaff_store::{Engine, OrgScope, PostgresPasswords, Store, StoreConfig};
 use tipstaff_testkit::postgres::{OWNER, SUPERUSER};
 
-const TENANT_TABLES: [&str; 21] = [
+const TENANT_TABLES: [&str; 23] = [
     "org",
     "member",
     "repository",

@@ -8,6 +8,7 @@ pub(crate) mod costs;
 pub(crate) mod database;
 pub(crate) mod doctor;
 pub(crate) mod keys;
+pub(crate) mod models;
 pub(crate) mod prices;
 pub(crate) mod redact;
 pub(crate) mod run;

@@ -42,7 +42,7 @@ fn describe(table: &PriceTable) -> String {
 }
 
 /// Pico-dollars a token, as dollars a million tokens: the same digits with the point elsewhere.
-fn per_million(rate: u64) -> String {
+pub(crate) fn per_million(rate: u64) -> String {
     let (dollars, parts) = (rate / 1_000_000, rate % 1_000_000);
     let text = format!("{dollars}.{parts:06}");
     let kept = text.trim_end_matches('0').len().max(dollars.to_string().len() + 3);

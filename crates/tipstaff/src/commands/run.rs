@@ -4,6 +4,7 @@ use crate::begin::{base_branch, begin, repository_name, source_of, source_text, 
 use crate::cli::RunArgs;
 use crate::context::{Context, Trying};
 use crate::exit::Problem;
+use crate::models::keys::Asker;
 use crate::output::{Tone, span};
 use crate::watch::Live;
 use serde_json::json;
@@ -32,11 +33,12 @@ pub(crate) async fn run(
     let preparing = prepare(&arguments, &context, &git);
     let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
     if arguments.dry_run {
-        return dry_run(&context, &runner, &task);
+        return dry_run(&context, &runner, &task).await;
     }
     // What can be known before anything is accepted is said now: no program, no key.
     runner.program(task.engine).await?;
-    let gateway = crate::models::gateway(&context, &task).await?;
+    let asker = if arguments.queue { Asker::Worker } else { Asker::Person(task.engine) };
+    let gateway = crate::models::prepare(&context, &task, asker).await?;
     let (kind, text) = match &source {
         Source::Local(_) => (RepositoryKind::Local, source_text(&source)),
         Source::Remote(_) => (RepositoryKind::Url, source_text(&source)),
@@ -293,10 +295,10 @@ pub(crate) fn tell(context: &Context, summary: &RunSummary) {
 }
 
 /// Prints the warrant and what it compiles to; starts nothing and stores nothing.
-fn dry_run(context: &Context, runner: &Runner, task: &TaskSpec) -> anyhow::Result<ExitCode> {
+async fn dry_run(context: &Context, runner: &Runner, task: &TaskSpec) -> anyhow::Result<ExitCode> {
     let run = RunId::new(context.clock.as_ref(), context.entropy.as_ref());
     let id = TaskId::new(context.clock.as_ref(), context.entropy.as_ref());
-    let warrant = warrant_of(context, task, (id, run))?;
+    let warrant = warrant_of(context, task, (id, run), crate::models::grants(context, task).await?)?;
     let invocation = engine(task.engine).invocation(&engine_request(task, warrant.kind))?;
     let rules = SandboxRules {
         identity: RunIdentity::acquire(runner.identities())?,

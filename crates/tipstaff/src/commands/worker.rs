@@ -3,6 +3,7 @@
 use crate::begin::{begin, source_from};
 use crate::cli::WorkerArgs;
 use crate::context::Context;
+use crate::models::keys::Asker;
 use crate::watch::plain;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -112,7 +113,7 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
         let source = source_from(&task.source)?;
         let mirror = runner.mirrors(lease.token().org)?.open(&source).await?;
         mirror.pin(Some(task.base_commit.as_str())).await?;
-        let gateway = crate::models::gateway(context, &task).await?;
+        let gateway = crate::models::prepare(context, &task, Asker::Worker).await?;
         Ok::<_, anyhow::Error>((mirror, gateway))
     };
     match opened.await {
