@@ -21,7 +21,7 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { config: ModelServerConfig { key: None, port: 8099 }, dump: None };
+    let mut options = Options { config: ModelServerConfig { port: 8099, ..Default::default() }, dump: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;

@@ -18,7 +18,21 @@ pub(super) struct Asked<'s> {
     pub(super) run: RunId,
 }
 
-impl Asked<'_> {
+impl<'s> Asked<'s> {
+    /// Who is asked for a list of models: the provider itself, unless only a route has a key.
+    pub(super) fn lister(&self) -> &'s Upstream {
+        if self.upstream.has_key() || self.upstream.login_program().is_some() {
+            return self.upstream;
+        }
+        let routes = self.config.routes.iter().filter(|route| route.provider == self.provider());
+        let hops = routes.flat_map(|route| &route.hops);
+        let mut serving = hops.filter_map(|hop| {
+            let all = &self.config.upstreams;
+            all.iter().find(|upstream| upstream.provider() == hop.upstream && upstream.wire() == self.wire())
+        });
+        serving.next().unwrap_or(self.upstream)
+    }
+
     pub(super) const fn wire(&self) -> Wire {
         self.upstream.wire()
     }

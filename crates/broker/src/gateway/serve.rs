@@ -35,9 +35,9 @@ pub(crate) async fn serve(
     match &asked.route.endpoint {
         Endpoint::Models => {
             let request = Outgoing {
-                upstream: asked.upstream,
+                upstream: asked.lister(),
                 model: String::new(),
-                path: asked.path(asked.upstream, None),
+                path: asked.path(asked.lister(), None),
                 body: None,
             };
             pass_on(shared, &asked, exchange, vec![request], None).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tipstaff_broker::{
     Bounds, Broker, BrokerConfig, BrokerHandle, BrokerReport, GatewayClient, GatewayConfig, PlainHttp,
-    Pricer, Upstream, Wire,
+    Pricer, Route, Upstream, Wire,
 };
 use tipstaff_model::event::EventDraft;
 use tipstaff_model::id::RowId;
@@ -282,6 +282,7 @@ pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) warrant: Arc<LiveWarrant>,
+    pub(crate) clock: Arc<FixedClock>,
     pub(crate) upstream: Scripted,
     handle: Option<BrokerHandle>,
 }
@@ -292,6 +293,9 @@ pub(crate) fn quick() -> Bounds {
         model_connect_time: Duration::from_secs(2),
         model_answer_time: Duration::from_secs(2),
         model_idle_time: Duration::from_secs(2),
+        model_first_pause: Duration::from_millis(20),
+        model_retry_pause: Duration::from_millis(500),
+        model_retry_time: Duration::from_secs(3),
         reserve_time: Duration::from_secs(5),
         ..Bounds::default()
     }
@@ -323,6 +327,26 @@ impl Gate {
         budget: u64,
         bounds: Bounds,
         gateway: Option<(Vec<Upstream>, GatewayClient)>,
+    ) -> Self {
+        Self::made(upstream, budget, bounds, gateway, Vec::new()).await
+    }
+
+    pub(crate) async fn routed(
+        upstream: Scripted,
+        budget: u64,
+        bounds: Bounds,
+        gateway: (Vec<Upstream>, GatewayClient),
+        routes: Vec<Route>,
+    ) -> Self {
+        Self::made(upstream, budget, bounds, Some(gateway), routes).await
+    }
+
+    async fn made(
+        upstream: Scripted,
+        budget: u64,
+        bounds: Bounds,
+        gateway: Option<(Vec<Upstream>, GatewayClient)>,
+        routes: Vec<Route>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let git = crate::support::open_git(dir.path()).await;
@@ -366,7 +390,7 @@ impl Gate {
         ledger.budget.store(budget, Ordering::SeqCst);
         let gateway = gateway.map(|(upstreams, client)| GatewayConfig {
             upstreams,
-            routes: Vec::new(),
+            routes,
             prices: Arc::new(Flat),
             client,
             clock: clock.clone(),
@@ -376,7 +400,7 @@ impl Gate {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let handle = Broker::new(config, Arc::clone(&warrant), ledger.clone()).serve(listener).unwrap();
-        Self { _dir: dir, address, ledger, warrant, upstream, handle: Some(handle) }
+        Self { _dir: dir, address, ledger, warrant, clock, upstream, handle: Some(handle) }
     }
 
     pub(crate) fn handle(&self) -> &BrokerHandle {

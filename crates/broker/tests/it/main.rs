@@ -17,6 +17,7 @@ mod gateway_attacks;
 mod gateway_money;
 mod gateway_support;
 mod gateway_tls;
+mod gateway_ways;
 mod mirror;
 mod poisoned;
 mod pushing;

@@ -70,8 +70,9 @@ impl Route {
 
 impl Api {
     /// The header that holds the key, and what stands before it there.
-    pub(super) const fn key_header(self) -> (&'static str, &'static str) {
+    pub(super) const fn key_header(self, login: bool) -> (&'static str, &'static str) {
         match self {
+            Self::Messages if login => ("authorization", "Bearer "),
             Self::Messages => ("x-api-key", ""),
             Self::Responses | Self::Chat => ("authorization", "Bearer "),
             Self::Gemini => ("x-goog-api-key", ""),

@@ -26,14 +26,21 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 #[derive(Debug)]
 pub(super) struct Shared {
     key: Option<String>,
+    login: bool,
     counters: Counters,
     pub(super) journal: Arc<Journal>,
     elsewhere: Mutex<Vec<String>>,
 }
 
 impl Shared {
-    pub(super) fn new(key: Option<String>) -> Self {
-        Self { key, counters: Counters::default(), journal: Arc::default(), elsewhere: Mutex::default() }
+    pub(super) fn new(key: Option<String>, login: bool) -> Self {
+        Self {
+            key,
+            login,
+            counters: Counters::default(),
+            journal: Arc::default(),
+            elsewhere: Mutex::default(),
+        }
     }
 
     pub(super) fn key_elsewhere(&self) -> Vec<String> {
@@ -48,7 +55,7 @@ impl Shared {
         if request.path.contains(key) {
             found.push(format!("{place}: in the path"));
         }
-        let mut right_place = api.map(Api::key_header);
+        let mut right_place = api.map(|api| api.key_header(self.login));
         for (name, value) in request.headers.iter().filter(|(_, value)| value.contains(key)) {
             let is_right = right_place
                 .is_some_and(|(header, before)| name == header && value.strip_prefix(before) == Some(key));
@@ -67,8 +74,14 @@ impl Shared {
 
     /// Whether the request has the key where it belongs.
     fn has_key(&self, request: &RecordedRequest, api: Api) -> bool {
-        let (header, before) = api.key_header();
-        self.key.as_deref().is_none_or(|key| {
+        let (header, before) = api.key_header(self.login);
+        let told = !self.login
+            || api != Api::Messages
+            || request
+                .headers
+                .iter()
+                .any(|(name, value)| name == "anthropic-beta" && value.contains("oauth-2025-04-20"));
+        told && self.key.as_deref().is_none_or(|key| {
             request.header(header).and_then(|value| value.strip_prefix(before)) == Some(key)
         })
     }
@@ -267,7 +280,7 @@ impl ApiCall<'_> {
                 answer
             }
             Action::EchoKey => {
-                let (header, before) = api.key_header();
+                let (header, before) = api.key_header(self.shared.login);
                 let sent = self.record.header(header).unwrap_or_default();
                 let key = sent.strip_prefix(before).unwrap_or(sent);
                 let answer = send(api, conversation, &say(format!("Your key is {key}, isn't it?")));

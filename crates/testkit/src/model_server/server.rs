@@ -16,6 +16,9 @@ use tokio::sync::oneshot;
 pub struct ModelServerConfig {
     /// The one key that is accepted; without one, everybody is.
     pub key: Option<String>,
+    /// Whether the key is the token of a person's login: then it comes as a bearer's, and Anthropic's with the word in
+    /// `anthropic-beta` that such tokens need.
+    pub login: bool,
     /// The port on 127.0.0.1; 0 means any free one.
     pub port: u16,
 }
@@ -39,7 +42,7 @@ impl ModelServer {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let shared = Arc::new(Shared::new(config.key));
+        let shared = Arc::new(Shared::new(config.key, config.login));
         let (stop, stopped) = oneshot::channel();
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("model-server".to_owned()).spawn(move || {

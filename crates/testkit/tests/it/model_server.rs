@@ -13,7 +13,7 @@ use tipstaff_testkit::{ModelServer, ModelServerConfig, RequestKind, script_promp
 const KEY: &str = "sk-real-0123456789";
 
 fn start() -> ModelServer {
-    ModelServer::start(ModelServerConfig { key: Some(KEY.to_owned()), port: 0 }).unwrap()
+    ModelServer::start(ModelServerConfig { key: Some(KEY.to_owned()), ..Default::default() }).unwrap()
 }
 
 /// Asks with a script and the right key.
@@ -544,5 +544,5 @@ fn it_ends_with_its_connections() {
     assert!(TcpStream::connect(address).is_err());
     // The port is free again.
     let port = address.port();
-    drop(ModelServer::start(ModelServerConfig { key: None, port }).unwrap());
+    drop(ModelServer::start(ModelServerConfig { port, ..Default::default() }).unwrap());
 }

@@ -22,6 +22,8 @@ mod hostile;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod models;
+#[cfg(test)]
 mod money;
 #[cfg(test)]
 mod postgres;

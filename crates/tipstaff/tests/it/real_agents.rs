@@ -48,7 +48,7 @@ const OPENCODE: Agent = Agent {
 };
 
 /// The folder of the real agents' programs.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let output =
         Command::new("bash").arg(root.join("script/agents")).output().expect("script/agents can be started");
