@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::arrows::Arrows;
-use crate::reference;
 use crate::tree::{self, Tree};
+use crate::{limits, reference};
 
 /// The reference of the command line, from the binary's own help.
 pub const COMMAND_LINE: &str = "docs/command-line.md";
@@ -35,7 +35,8 @@ pub fn from_sources(tree: &Tree) -> Result<Vec<Generated>> {
     let text = with_block(&text, "crates", &crate_table(&arrows))?;
     let text = with_block(&text, "owners", &owner_table(&arrows))?;
     let reference = Generated { path: reference::PATH.to_owned(), text: reference::text() };
-    Ok(vec![Generated { path: "ARCHITECTURE.md".to_owned(), text }, reference])
+    let limits = Generated { path: limits::PATH.to_owned(), text: limits::text(tree)? };
+    Ok(vec![Generated { path: "ARCHITECTURE.md".to_owned(), text }, reference, limits])
 }
 
 /// Every file whose committed text is not what would be generated now.

@@ -4,6 +4,7 @@ pub mod arrows;
 pub mod claims;
 pub mod code;
 pub mod docs;
+pub mod limits;
 pub mod reference;
 pub mod tidy;
 pub mod tree;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use xtask::arrows::{self, Arrows};
 use xtask::tree::{self, Tree};
-use xtask::{claims, docs, tidy};
+use xtask::{claims, docs, limits, tidy};
 
 fn main() -> ExitCode {
     match findings() {
@@ -52,6 +52,7 @@ fn everything(tree: &Tree) -> Result<Vec<String>> {
     for rule in [claims::invariants, claims::security_claims, claims::links] {
         findings.extend(rule(tree));
     }
+    findings.extend(limits::findings(tree));
     findings.extend(docs::stale(tree, &docs::from_sources(tree)?));
     for (file, lines) in tidy::long_files(tree) {
         println!("note: {file} has {lines} production lines; the aim is {}", tidy::LINES_AIM);

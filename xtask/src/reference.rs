@@ -75,7 +75,7 @@ fn yes_or_no(value: bool) -> &'static str {
 }
 
 fn limits(text: &mut String) {
-    text.push_str("\n## Limits of a run\n\nDefaults; a role or an option may lower them.\n\n| limit | default |\n|---|---|\n");
+    text.push_str("\n## Limits of a run\n\nDefaults; a role or an option may lower them. Who holds them, and every other bound: [limits.md](limits.md).\n\n| limit | default |\n|---|---|\n");
     for (name, value) in Limits::default().rows() {
         line(text, format_args!("| `{name}` | {value} |"));
     }
