@@ -128,6 +128,11 @@ pub enum SealError {
     /// A signature isn't 64 bytes in unpadded URL-safe base64.
     #[error("the signature is malformed: expected 64 bytes in URL-safe base64 without padding")]
     SignatureFormat,
+    /// The text isn't an SSH signature by an Ed25519 key.
+    #[error(
+        "not an SSH signature by an Ed25519 key: expected one -----BEGIN SSH SIGNATURE----- block (PROTOCOL.sshsig)"
+    )]
+    SshSignatureFormat,
     /// The signature isn't by this key over these bytes.
     #[error("the signature by key {key} is not valid: the {what} was altered or signed by somebody else")]
     SignatureWrong {
@@ -240,6 +245,7 @@ impl SealError {
             Self::SealedTooLarge { .. } => "sealed-too-large",
             Self::SigningKey => "signing-key",
             Self::SignatureFormat => "signature-format",
+            Self::SshSignatureFormat => "ssh-signature-format",
             Self::SignatureWrong { .. } => "signature-wrong",
             Self::SignatureByOther { .. } => "signature-by-other",
             Self::WarrantAltered => "warrant-altered",

@@ -17,6 +17,8 @@ mod ring;
 #[cfg(test)]
 mod scrub;
 #[cfg(test)]
+mod ssh;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod token;
