@@ -189,6 +189,24 @@ pub enum BrokerError {
         /// The path.
         path: PathBuf,
     },
+    /// A commit that is to be attested has not the form of one.
+    #[error(
+        "commit {commit} can't be read as git writes commits: look at the change with `tipstaff runs diff`, and commit it anew"
+    )]
+    CommitUnreadable {
+        /// The commit.
+        commit: tipstaff_model::CommitId,
+    },
+    /// A change has more commits than are attested.
+    #[error(
+        "the change has {commits} commits, and at most {limit} are signed one by one: take it as a patch with `tipstaff runs diff`"
+    )]
+    ChangeTooLong {
+        /// How many there are.
+        commits: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// git printed something that we cannot read.
     #[error("git {command} printed something unexpected: report this with git's version")]
     GitUnexpected {
@@ -231,6 +249,8 @@ impl BrokerError {
             Self::SourceTooLarge { .. } => "source-too-large",
             Self::TreeTooLarge { .. } => "tree-too-large",
             Self::DestinationExists { .. } => "destination-exists",
+            Self::CommitUnreadable { .. } => "commit-unreadable",
+            Self::ChangeTooLong { .. } => "change-too-long",
             Self::GitUnexpected { .. } => "git-unexpected",
             Self::Listener(_) => "listener-unusable",
         }

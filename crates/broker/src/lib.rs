@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod attest;
 mod broker;
 pub mod checkout;
 mod egress;
@@ -13,11 +14,14 @@ pub mod limits;
 mod lock;
 pub mod mirror;
 pub mod parse;
+pub mod provenance;
+pub mod publish;
 pub mod quarantine;
 mod server;
 pub mod source;
 pub mod workspace;
 
+pub use attest::{Attestation, Attested};
 pub use broker::{Broker, BrokerConfig, BrokerHandle, BrokerReport, PushRecord, ServedRepository};
 pub use checkout::{Checkout, CheckoutLimits, Checkouts, SharedPlaces, Symlinks};
 pub use egress::{Resolver, SystemResolver};
@@ -30,6 +34,10 @@ pub use git::Git;
 pub use inspect::{Dirty, SourceInfo};
 pub use limits::Bounds;
 pub use mirror::{Mirror, MirrorLimits, Mirrors, Pinned};
+pub use provenance::{CommitEvidence, CommitReader};
+pub use publish::{
+    CredentialSource, GitCredential, PublishError, Publisher, Publishing, Pushed, UpstreamLook,
+};
 pub use quarantine::{Color, CommitSummary, DiffStat, Quarantine};
 pub use source::{LocalSource, PlainHttp, RemoteSource, Source};
 pub use workspace::{RunFiles, RunRepository, remote_url};

@@ -1,7 +1,7 @@
 //! The quarantine: a bare repository of one run that only the broker writes.
 //!
-//! Promises: it holds the history of the base and what judged pushes brought, no other object; its refs are the base and, once
-//! pushed, the warrant's ref, nothing else; a ref moves only by compare-and-swap after its audit record is durable; no
+//! Promises: it holds the history of the base and what judged pushes brought, no other object of a run; its refs are the
+//! base and, once pushed, the warrant's ref, and what [`crate::attest`] made of it for the way out; a ref moves only by compare-and-swap after its audit record is durable; no
 //! hook, filter or external diff runs here. It is also what the run reads from, so a run sees no other ref.
 
 use crate::error::BrokerError;
@@ -222,25 +222,20 @@ impl Quarantine {
             .ok_or(BrokerError::GitUnexpected { command: "log" })
     }
 
-    /// Brings `reference` into a person's repository as the new branch `branch`, by a fetch. Runs no hook and no filter,
-    /// touches no work tree, and replaces no branch that is there.
+    /// Brings the history of `tip` into a person's repository as the new branch `branch`, by a fetch. Runs no hook and no
+    /// filter, touches no work tree, and replaces no branch that is there.
     ///
     /// # Errors
     /// [`BrokerError::SourceUnsupported`] when the target is no folder; [`BrokerError::GitFailed`] when the branch exists
     /// with other content or the name is not valid.
-    pub async fn export(
-        &self,
-        target: &Source,
-        reference: &RefName,
-        branch: &RefName,
-    ) -> Result<(), BrokerError> {
+    pub async fn export(&self, target: &Source, tip: &CommitId, branch: &RefName) -> Result<(), BrokerError> {
         let Source::Local(target) = target else {
             return Err(BrokerError::SourceUnsupported {
                 given: target.to_string(),
                 why: "a result is brought into a folder of this machine only",
             });
         };
-        self.fetch_into(target, &format!("{reference}:{branch}")).await
+        self.fetch_into(target, &format!("{tip}:{branch}")).await
     }
 
     async fn fetch_into(&self, target: &LocalSource, refspec: &str) -> Result<(), BrokerError> {

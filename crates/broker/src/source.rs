@@ -246,6 +246,25 @@ impl RemoteSource {
         })
     }
 
+    /// `https` or `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        self.url.split_once("://").map_or("", |(scheme, _)| scheme)
+    }
+
+    /// The host, with its port where one is named; lower-case.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        rest.split_once('/').map_or(rest, |(authority, _)| authority)
+    }
+
+    /// The path behind the host, without the first slash.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The URL, with scheme and host in lower case and without a final slash.
     #[must_use]
     pub fn url(&self) -> &str {

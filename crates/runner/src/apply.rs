@@ -144,40 +144,39 @@ impl Applier {
         Self { git }
     }
 
-    /// Brings `reference` of a quarantine into `target` as the new branch `branch`.
+    /// Brings the commit `tip` of a quarantine into `target` as the new branch `branch`.
     ///
     /// # Errors
     /// [`ApplyError`]; nothing was changed then.
     pub async fn branch(
         &self,
         quarantine: &Quarantine,
-        reference: &RefName,
+        tip: &CommitId,
         target: &Source,
         branch: &RefName,
     ) -> Result<Applied, ApplyError> {
         let Source::Local(local) = target else {
             return Err(ApplyError::NoWorkTree(PathBuf::from(target.to_string())));
         };
-        let tip = quarantine.tip(reference).await?;
         let there = Target::open(self, local).await?.commit(branch.as_str()).await?;
         match there {
-            Some(commit) if Some(&commit) == tip.as_ref() => Ok(Applied::AlreadyThere),
+            Some(commit) if commit == *tip => Ok(Applied::AlreadyThere),
             Some(_) => Err(ApplyError::BranchTaken(branch.short().to_owned())),
             None => {
-                quarantine.export(target, reference, branch).await?;
+                quarantine.export(target, tip, branch).await?;
                 Ok(Applied::Branch(branch.clone()))
             }
         }
     }
 
-    /// Merges `reference` of a quarantine into what is checked out in `target`, always with a merge commit.
+    /// Merges the commit `tip` of a quarantine into what is checked out in `target`, always with a merge commit.
     ///
     /// # Errors
     /// [`ApplyError`]; nothing was changed then.
     pub async fn merge(
         &self,
         quarantine: &Quarantine,
-        reference: &RefName,
+        tip: &CommitId,
         target: &Source,
         person: &Person,
         message: &str,
@@ -187,15 +186,15 @@ impl Applier {
         };
         let repository = Target::open(self, local).await?;
         let head = repository.commit("HEAD").await?;
-        let (false, Some(head), Some(tip)) = (local.bare, head, quarantine.tip(reference).await?) else {
+        let (false, Some(head)) = (local.bare, head) else {
             return Err(ApplyError::NoWorkTree(local.root.clone()));
         };
         // The objects come in under a branch that is gone again when this returns.
         let passing = RefName::branch(&format!("tipstaff-applying-{}", tip.short())).map_err(|error| {
             RunnerError::Io { action: "naming a branch", source: std::io::Error::other(error) }
         })?;
-        quarantine.export(target, reference, &passing).await?;
-        let merged = self.merge_into(&repository, local, &head, &tip, person, message).await;
+        quarantine.export(target, tip, &passing).await?;
+        let merged = self.merge_into(&repository, local, &head, tip, person, message).await;
         repository.git("update-ref").args(["-d", passing.as_str()]).run().await?;
         merged
     }

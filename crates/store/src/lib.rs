@@ -16,6 +16,7 @@ mod migrate;
 mod model;
 mod outbox;
 mod price;
+mod publication;
 mod reap;
 mod refusal;
 mod repository;
@@ -43,6 +44,7 @@ pub use lease::{LEASE_MS, Lease, TakeOver};
 pub use migrate::SCHEMA_VERSION;
 pub use model::{ModelRouteRow, ModelRule};
 pub use outbox::OutboxMessage;
+pub use publication::{Publication, PublicationDraft, PublicationState};
 pub use reap::Reaped;
 pub use refusal::StoredRefusal;
 pub use repository::{Repository, RepositoryKind};
@@ -71,6 +73,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     model::STATEMENTS,
     outbox::STATEMENTS,
     price::STATEMENTS,
+    publication::STATEMENTS,
     refusal::STATEMENTS,
     repository::STATEMENTS,
     ring::STATEMENTS,

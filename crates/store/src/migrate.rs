@@ -32,8 +32,12 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: &[Migration] =
-    &[migration!(1, "0001_ground"), migration!(2, "0002_charges"), migration!(3, "0003_models")];
+const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_ground"),
+    migration!(2, "0002_charges"),
+    migration!(3, "0003_models"),
+    migration!(4, "0004_publications"),
+];
 
 /// The newest schema that this program knows.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;

@@ -115,6 +115,8 @@ pub struct Run {
 pub enum RunDecision {
     /// Brought it into a repository.
     Applied,
+    /// Had it pushed upstream.
+    Published,
     /// Threw it away.
     Discarded,
 }
@@ -123,6 +125,7 @@ impl RunDecision {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
+            Self::Published => "published",
             Self::Discarded => "discarded",
         }
     }
@@ -133,8 +136,9 @@ impl std::str::FromStr for RunDecision {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "applied" => Ok(Self::Applied),
+            "published" => Ok(Self::Published),
             "discarded" => Ok(Self::Discarded),
-            _ => Err("neither applied nor discarded"),
+            _ => Err("neither applied, published nor discarded"),
         }
     }
 }

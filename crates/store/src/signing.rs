@@ -24,15 +24,18 @@ pub enum KeyPurpose {
     Warrant,
     /// Signs the checkpoints of the audit log.
     Audit,
+    /// Signs the commits that leave quarantine.
+    Commit,
 }
 
 impl KeyPurpose {
-    pub(crate) const ALL: [Self; 2] = [Self::Warrant, Self::Audit];
+    pub(crate) const ALL: [Self; 3] = [Self::Warrant, Self::Audit, Self::Commit];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Warrant => "warrant",
             Self::Audit => "audit",
+            Self::Commit => "commit",
         }
     }
 }
@@ -85,18 +88,34 @@ impl OrgTx {
     /// Makes the signing keys of a new org.
     pub(crate) async fn signing_keys_create(&mut self) -> Result<(), StoreError> {
         for purpose in KeyPurpose::ALL {
-            let key = SigningKey::generate(&*self.inner.entropy);
-            let id = key.id().to_string();
-            let context = SealContext { org: self.org(), table: "signing_key", row: &id, column: "sealed" };
-            let (sealed, ring_key) = self.ring_seal(&context, key.to_secret().expose()).await?;
-            let public = key.verifying_key().to_bytes();
-            let now = self.inner.now();
-            self.change(
-                SIGNING_KEY_ADD,
-                values![&id, purpose.as_str(), public.as_slice(), ring_key.as_str(), sealed.as_str(), now],
-            )
-            .await?;
+            self.signing_key_create(purpose).await?;
         }
         Ok(())
+    }
+
+    /// The private key that signs for a purpose now, made when the org is older than the purpose.
+    ///
+    /// # Errors
+    /// As [`OrgRead::signing_key`].
+    pub async fn signing_key_ensure(&mut self, purpose: KeyPurpose) -> Result<SigningKey, StoreError> {
+        match self.signing_key(purpose).await {
+            Err(StoreError::Missing { .. }) => self.signing_key_create(purpose).await,
+            found => found,
+        }
+    }
+
+    async fn signing_key_create(&mut self, purpose: KeyPurpose) -> Result<SigningKey, StoreError> {
+        let key = SigningKey::generate(&*self.inner.entropy);
+        let id = key.id().to_string();
+        let context = SealContext { org: self.org(), table: "signing_key", row: &id, column: "sealed" };
+        let (sealed, ring_key) = self.ring_seal(&context, key.to_secret().expose()).await?;
+        let public = key.verifying_key().to_bytes();
+        let now = self.inner.now();
+        self.change(
+            SIGNING_KEY_ADD,
+            values![&id, purpose.as_str(), public.as_slice(), ring_key.as_str(), sealed.as_str(), now],
+        )
+        .await?;
+        Ok(key)
     }
 }

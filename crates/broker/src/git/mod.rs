@@ -75,6 +75,11 @@ impl Git {
         &self.program
     }
 
+    /// The private folder for settings and hand-overs.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The program's version.
     #[must_use]
     pub const fn version(&self) -> GitVersion {

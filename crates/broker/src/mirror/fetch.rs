@@ -204,7 +204,7 @@ impl Mirror {
 
 impl Listing {
     /// Reads the output of `ls-remote --symref`. Lines that are not understood are skipped.
-    fn read(output: &[u8]) -> Self {
+    pub(crate) fn read(output: &[u8]) -> Self {
         let mut listing = Self::default();
         for line in output.split(|b| *b == b'\n') {
             let Ok(line) = std::str::from_utf8(line) else { continue };

@@ -8,6 +8,8 @@
 mod fetch;
 mod tips;
 
+pub(crate) use fetch::Listing;
+
 use crate::error::BrokerError;
 use crate::git::{Git, GitCommand};
 use crate::lock::{self, Lock, Mode};

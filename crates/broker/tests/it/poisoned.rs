@@ -156,7 +156,8 @@ async fn a_poisoned_source_runs_nothing_from_mirror_to_result() {
     world.quarantine.diffstat(&own).await.unwrap();
     world.quarantine.diff(&own, Color::Always).await.unwrap();
     world.quarantine.commits(&own, 10).await.unwrap();
-    world.quarantine.export(&source_at(&path), &own, &own).await.unwrap();
+    let tip = world.quarantine.tip(&own).await.unwrap().unwrap();
+    world.quarantine.export(&source_at(&path), &tip, &own).await.unwrap();
     world.stop().await;
     assert_eq!(touched(&canaries), Vec::<String>::new());
 }

@@ -484,11 +484,12 @@ async fn a_result_is_brought_home_as_a_branch_and_replaces_none() {
     world.stop().await;
     write(&world.source.join("README.md"), "unsaved work\n");
     let target = crate::support::source_at(&world.source);
-    world.quarantine.export(&target, &own, &own).await.unwrap();
+    let tip = world.quarantine.tip(&own).await.unwrap().unwrap();
+    world.quarantine.export(&target, &tip, &own).await.unwrap();
     let home = git(&world.source, &["rev-parse", own.as_str()]).await.succeeded();
     assert_eq!(world.tip().await.as_deref(), Some(home.trim()));
     assert_eq!(std::fs::read_to_string(world.source.join("README.md")).unwrap(), "unsaved work\n");
     let secret: tipstaff_model::RefName = "refs/heads/secret".parse().unwrap();
-    let error = world.quarantine.export(&target, &own, &secret).await.unwrap_err();
+    let error = world.quarantine.export(&target, &tip, &secret).await.unwrap_err();
     assert_eq!(error.code(), "git-failed");
 }

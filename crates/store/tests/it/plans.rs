@@ -5,7 +5,7 @@ use tipstaff_store::Engine;
 use tipstaff_store::sql::{Statement, StatementKind, all};
 
 /// Statements that people and workers wait for, and how many placeholders they have.
-const HOT: [(&str, usize); 41] = [
+const HOT: [(&str, usize); 42] = [
     ("AGENT_GET", 2),
     ("AUDIT_CHECKPOINT_AT", 2),
     ("BUDGET_LIST", 1),
@@ -27,6 +27,7 @@ const HOT: [(&str, usize); 41] = [
     ("OUTBOX_UNSENT", 2),
     ("REFUSAL_LIST", 2),
     ("REPOSITORY_BY_NAME", 2),
+    ("PUBLICATION_LIST_OF_RUN", 2),
     ("RUN_CHARGE", 4),
     ("RUN_FIND", 2),
     ("RUN_GET", 2),

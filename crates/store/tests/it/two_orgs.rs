@@ -16,8 +16,8 @@ use tipstaff_model::{
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_store::{
-    AgentDraft, ChargeBy, Engine, KeyPurpose, OrgScope, Principal, RepositoryKind, RunDecision, Store,
-    TaskDraft, TaskFilter,
+    AgentDraft, ChargeBy, Engine, KeyPurpose, OrgScope, Principal, PublicationDraft, PublicationState,
+    RepositoryKind, RunDecision, Store, TaskDraft, TaskFilter,
 };
 
 /// What was called and what it answered.
@@ -138,6 +138,17 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
         tx.run_update(&lease, &RunUpdate { state: Some(RunState::Failed), ..RunUpdate::default() })
     );
     call!(journal, tx.run_decide(run, RunDecision::Discarded));
+    let draft = PublicationDraft {
+        run,
+        url: "https://example.com/house.git".to_owned(),
+        reference: "refs/heads/agent/one".parse().unwrap(),
+        commit: crate::support::commit('c'),
+    };
+    let publication = call!(journal, tx.publication_begin(&draft));
+    call!(journal, tx.publication_begin(&draft));
+    call!(journal, tx.publication_end(publication, PublicationState::Done, None));
+    assert!(!call!(journal, tx.publication_end(publication, PublicationState::Failed, Some("late"))));
+    call!(journal, tx.signing_key_ensure(KeyPurpose::Commit));
     call!(journal, tx.run_workspace_destroyed(run));
     let second = call!(journal, tx.task_claim(batch[2].id(), "worker", 60_000)).unwrap();
     call!(journal, tx.task_move(&second, RunState::Failed, Some("why")));
@@ -179,6 +190,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.refusal_list(ids.run));
     call!(journal, tx.warrant_get(ids.warrant));
     call!(journal, tx.warrant_list_of_run(ids.run));
+    call!(journal, tx.publication_list_of_run(ids.run));
     call!(journal, tx.warrant_list_live(100));
     let secret = tx.secret_get("token").await.unwrap().unwrap();
     journal.note("secret_get", &secret.expose());
