@@ -58,8 +58,6 @@ actions! {
     RunDecided = "run.decided";
     /// A person brought a run's change into a repository.
     RunApplied = "run.applied";
-    /// The commits of a run's change were written again with trailers and a signature, for the way out.
-    CommitsAttested = "commits.attested";
     /// A run's change is about to be pushed upstream.
     PushPublishing = "push.publishing";
     /// How pushing a run's change upstream ended.

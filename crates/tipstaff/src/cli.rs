@@ -2,11 +2,14 @@
 
 mod models;
 mod money;
+mod publish;
 
 pub(crate) use models::{ModelsCommand, RuleChoice};
 pub(crate) use money::{
     BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
 };
+
+pub(crate) use publish::{ProvenanceCommand, PublishArgs};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -44,6 +47,7 @@ First steps:
   tipstaff run -- sh -c 'echo hello >> README.md'        a command works under a warrant
   tipstaff runs diff                                     look at its change
   tipstaff runs apply                                    merge it into your branch
+  tipstaff runs publish                                  or push it upstream, signed
   tipstaff audit verify                                  prove the log";
 
 /// The whole command line.
@@ -81,6 +85,9 @@ pub(crate) enum Command {
     /// Read, verify and export the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Prove where a commit came from: signature, warrant and audit log
+    #[command(subcommand)]
+    Provenance(ProvenanceCommand),
     /// The keys that seal secrets at rest
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -115,6 +122,12 @@ pub(crate) enum Command {
         /// Into this folder; the main page goes to standard output without it
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
+    },
+    /// Gives git the credential of a push that is under way
+    #[command(name = tipstaff_broker::publish::HELPER_COMMAND, hide = true)]
+    GitCredential {
+        /// What git wants: get, store or erase
+        operation: String,
     },
     /// Measurements for script/bench
     #[command(subcommand, hide = true)]
@@ -239,6 +252,8 @@ pub(crate) enum RunsCommand {
         #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
         branch: Option<String>,
     },
+    /// Sign a run's commits and push them upstream as a new branch
+    Publish(PublishArgs),
     /// Throw a run's change away
     Discard(RunChoice),
     /// End a run that is under way, or a queued task; work done so far is kept

@@ -34,6 +34,10 @@ pub(crate) struct Environment {
     /// `~/.codex`.
     pub(crate) claude_home: Option<PathBuf>,
     pub(crate) codex_home: Option<PathBuf>,
+    /// `TIPSTAFF_CREDENTIAL_SOCKET`, set for the helper that git starts in a push of ours.
+    pub(crate) credential_socket: Option<PathBuf>,
+    /// `TIPSTAFF_CREDENTIAL_TICKET`, likewise.
+    pub(crate) credential_ticket: Option<String>,
     /// `TIPSTAFF_STALL_WARNING`.
     pub(crate) stall_warning: Option<String>,
     /// `TIPSTAFF_STALL_STOP`.
@@ -75,6 +79,8 @@ impl Environment {
                 .into_iter()
                 .filter_map(|(provider, name)| Some((provider, tipstaff_seal::Secret::new(text(name)?))))
                 .collect(),
+            credential_socket: set(tipstaff_broker::publish::SOCKET_VARIABLE).map(PathBuf::from),
+            credential_ticket: text(tipstaff_broker::publish::TICKET_VARIABLE),
             stall_warning: text("TIPSTAFF_STALL_WARNING"),
             stall_stop: text("TIPSTAFF_STALL_STOP"),
             home,

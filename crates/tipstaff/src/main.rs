@@ -8,6 +8,7 @@ mod context;
 mod control;
 mod env;
 mod exit;
+mod git_credential;
 mod models;
 mod output;
 mod transcript;
@@ -51,6 +52,15 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Doctor => commands::doctor::doctor(env, output).await,
         Command::Bench(command) => commands::bench::bench(command, env, output).await,
         Command::Audit(command) if command.is_offline() => commands::audit::offline(command, &output),
+        Command::GitCredential { operation } => {
+            Ok(commands::publish::git_credential(&operation, &env, &output))
+        }
+        Command::Provenance(command) if command.is_offline() => {
+            commands::provenance::offline(command, &env, &output).await
+        }
+        Command::Provenance(command) => {
+            commands::provenance::provenance(command, Context::open(env, output).await?).await
+        }
         Command::Run(arguments) => {
             // Our git and the sandbox are tried while the store opens.
             let layout = context::layout(&env)?;

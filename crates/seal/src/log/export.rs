@@ -63,7 +63,7 @@ pub fn export_checkpoint_line(note: &str) -> Option<String> {
     line(&Line { checkpoint: Some(note.to_owned()), ..EMPTY })
 }
 
-fn feed(verifier: &mut LogVerifier, text: &[u8], number: u64) -> Step {
+fn feed(verifier: &mut LogVerifier, text: &[u8], number: u64, seen: &mut impl FnMut(&[u8])) -> Step {
     let parsed: Line<'_> = match serde_json::from_slice(text) {
         Ok(parsed) => parsed,
         Err(_) => return verifier.malformed(format!("line {number} is not a line of an audit export")),
@@ -86,7 +86,10 @@ fn feed(verifier: &mut LogVerifier, text: &[u8], number: u64) -> Step {
             record: Some(raw),
             commitment: None,
             checkpoint: None,
-        } => LogRecord { seq, leaf, body: RecordBody::Kept { salt, canonical: raw.get().as_bytes() } },
+        } => {
+            seen(raw.get().as_bytes());
+            LogRecord { seq, leaf, body: RecordBody::Kept { salt, canonical: raw.get().as_bytes() } }
+        }
         Line {
             seq: Some(seq),
             leaf: Some(leaf),
@@ -108,10 +111,25 @@ fn feed(verifier: &mut LogVerifier, text: &[u8], number: u64) -> Step {
 /// # Errors
 /// `checkpoint-…` when the pinned checkpoint itself doesn't verify; `export-read` when reading fails.
 pub fn verify_export(
+    reader: impl BufRead,
+    key: LogKey,
+    tail: Tail,
+    pinned: Option<&str>,
+) -> Result<VerifyReport, SealError> {
+    verify_export_reading(reader, key, tail, pinned, |_| {})
+}
+
+/// The same, and hands out the canonical bytes of each record as it is read. They are worth something only once the
+/// whole export was found good: keep what is of interest, and look at the verdict first.
+///
+/// # Errors
+/// As [`verify_export`].
+pub fn verify_export_reading(
     mut reader: impl BufRead,
     key: LogKey,
     tail: Tail,
     pinned: Option<&str>,
+    mut seen: impl FnMut(&[u8]),
 ) -> Result<VerifyReport, SealError> {
     let mut verifier = LogVerifier::new(key, tail);
     if let Some(note) = pinned {
@@ -128,7 +146,7 @@ pub fn verify_export(
         let step = if text.len() > EXPORT_LINE_LIMIT {
             verifier.malformed(format!("line {number} is longer than {EXPORT_LINE_LIMIT} bytes"))
         } else {
-            feed(&mut verifier, &text, number)
+            feed(&mut verifier, &text, number, &mut seen)
         };
         if step == Step::Stop {
             break;

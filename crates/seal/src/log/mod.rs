@@ -18,7 +18,9 @@ mod report;
 mod verify;
 
 pub use checkpoint::{Checkpoint, LogKey};
-pub use export::{EXPORT_LINE_LIMIT, export_checkpoint_line, export_record_line, verify_export};
+pub use export::{
+    EXPORT_LINE_LIMIT, export_checkpoint_line, export_record_line, verify_export, verify_export_reading,
+};
 pub use frontier::{Frontier, LOG_SIZE_LIMIT, StoredHash};
 pub use proof::{ConsistencyProof, HashTable, InclusionProof};
 pub use report::{BadKind, FirstBad, LogRecord, RecordBody, Step, Tail, VerifyReport};

@@ -11,10 +11,14 @@ pub(crate) enum SecretsCommand {
     #[command(after_help = "\
 Examples:
   tipstaff secrets set --provider anthropic              paste the key at the prompt
-  pass show openai | tipstaff secrets set --provider openai")]
+  pass show openai | tipstaff secrets set --provider openai
+  tipstaff secrets set --git github.com < token          for `tipstaff runs publish`")]
     Set {
         #[command(flatten)]
         which: SecretChoice,
+        /// The user name that goes with the token of --git [default: x-access-token]
+        #[arg(long, value_name = "NAME", requires = "git")]
+        username: Option<String>,
     },
     /// The names of all secrets; never a value
     List,
@@ -35,6 +39,9 @@ pub(crate) struct SecretChoice {
     /// The key of a provider of models: anthropic, openai, gemini, or the name of an upstream
     #[arg(long, value_name = "PROVIDER")]
     pub(crate) provider: Option<String>,
+    /// The token that pushes to a git host: github.com, git.example.com:8443
+    #[arg(long, value_name = "HOST")]
+    pub(crate) git: Option<String>,
 }
 
 /// `tipstaff prices …`

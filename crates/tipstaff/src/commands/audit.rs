@@ -35,23 +35,28 @@ pub(crate) fn offline(command: AuditCommand, output: &Output) -> anyhow::Result<
     let AuditCommand::Verify { checkpoint, export: Some(export), key } = command else {
         return Err(Problem::usage("usage", "name the export with --export"));
     };
-    let key = match key {
-        Some(key) => key,
-        None => std::fs::read_to_string(beside(&export)).map_err(|_| {
-            let text = format!(
-                "the log's public key is needed: give it with --key, or put it into {}",
-                beside(&export).display()
-            );
-            Problem::usage("audit-key-missing", text)
-        })?,
-    };
-    let key: LogKey = key.trim().parse()?;
+    let key = log_key(key, &export)?;
     let kept = checkpoint.as_deref().map(read_checkpoint).transpose()?;
     let file = File::open(&export).map_err(|error| {
         Problem::usage("export-unreadable", format!("{} can't be read: {error}", export.display()))
     })?;
     let report = verify_export(BufReader::new(file), key, Tail::Sealed, kept.as_deref())?;
     Ok(tell(output, &report))
+}
+
+/// The key to an export: as given, else from the file beside it.
+pub(crate) fn log_key(given: Option<String>, export: &Path) -> anyhow::Result<LogKey> {
+    let key = match given {
+        Some(key) => key,
+        None => std::fs::read_to_string(beside(export)).map_err(|_| {
+            let text = format!(
+                "the log's public key is needed: give it with --key, or put it into {}",
+                beside(export).display()
+            );
+            Problem::usage("audit-key-missing", text)
+        })?,
+    };
+    Ok(key.trim().parse()?)
 }
 
 fn beside(export: &Path) -> PathBuf {
@@ -70,7 +75,7 @@ fn read_checkpoint(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Verifies the whole log against its stored checkpoints, the one pinned beside the database, and one kept elsewhere.
-async fn verify(context: &Context, kept: Option<&str>) -> anyhow::Result<VerifyReport> {
+pub(crate) async fn verify(context: &Context, kept: Option<&str>) -> anyhow::Result<VerifyReport> {
     let mut read = context.store.read(context.scope()).await?;
     let key = read.audit_key().await?;
     pinned_key(context, &key)?;

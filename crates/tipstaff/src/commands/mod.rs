@@ -10,6 +10,8 @@ pub(crate) mod doctor;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod prices;
+pub(crate) mod provenance;
+pub(crate) mod publish;
 pub(crate) mod redact;
 pub(crate) mod run;
 pub(crate) mod runs;

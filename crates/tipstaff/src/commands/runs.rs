@@ -2,6 +2,7 @@
 
 use crate::begin::source_from;
 use crate::cli::{RunChoice, RunsCommand};
+use crate::commands::publish::{attest, publish};
 use crate::commands::sessions;
 use crate::context::{Context, git};
 use crate::exit::Problem;
@@ -15,8 +16,11 @@ use std::process::ExitCode;
 use tipstaff_broker::{Color, Quarantine, Source};
 use tipstaff_model::{AuditAction, AuditDraft, RefName, RunState, TaskId, TaskSpec};
 use tipstaff_runner::{Applied, Applier, ApplyError};
+use tipstaff_seal::SignedWarrant;
 use tipstaff_seal::scrub::{Colours, scrub_terminal};
-use tipstaff_store::{Event, Run, RunDecision, RunFound, Task, TaskCancel, TaskFilter, Topic};
+use tipstaff_store::{
+    Event, Publication, PublicationState, Run, RunDecision, RunFound, Task, TaskCancel, TaskFilter, Topic,
+};
 
 /// Events that are read at once.
 const PAGE: u32 = 500;
@@ -40,6 +44,7 @@ pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Resu
         }
         RunsCommand::Diff { run, stat } => diff(&context, &run, stat).await,
         RunsCommand::Apply { run, repo, no_ff: _, branch } => apply(&context, &run, repo, branch).await,
+        RunsCommand::Publish(arguments) => publish(&context, &arguments).await,
         RunsCommand::Discard(choice) => discard(&context, &choice).await,
         RunsCommand::Cancel(choice) => cancel(&context, &choice).await,
         RunsCommand::Logs { run, follow } => logs(&context, &run, follow).await,
@@ -47,7 +52,7 @@ pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Resu
 }
 
 /// The run that a person means.
-async fn find(context: &Context, choice: &RunChoice) -> anyhow::Result<(Run, Task)> {
+pub(crate) async fn find(context: &Context, choice: &RunChoice) -> anyhow::Result<(Run, Task)> {
     let mut read = context.store.read(context.scope()).await?;
     let unknown = |text: &str| {
         Problem::usage(
@@ -193,6 +198,7 @@ fn what_of(spec: &TaskSpec) -> String {
 const fn decision_word(decision: RunDecision) -> &'static str {
     match decision {
         RunDecision::Applied => "applied",
+        RunDecision::Published => "published",
         RunDecision::Discarded => "discarded",
     }
 }
@@ -202,6 +208,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     let mut read = context.store.read(context.scope()).await?;
     let warrants = read.warrant_list_of_run(run.id).await?;
     let summary = read.run_summary(run.id).await?;
+    let publications = read.publication_list_of_run(run.id).await?;
     drop(read);
     let stat = match (&run.branch, run.commit.is_some() && run.decision != Some(RunDecision::Discarded)) {
         (Some(branch), true) => Some(quarantine(context, &run).await?.diffstat(branch).await?),
@@ -217,6 +224,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
             "started_at": run.started_at, "ended_at": run.ended_at, "host": run.host, "files": names,
             "warrant": signed.map(|one| &one.signed.warrant), "digest": signed.map(|one| one.signed.digest),
             "revoked_at": signed.and_then(|one| one.revoked_at),
+            "published": publications.iter().map(publication_facts).collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -284,14 +292,34 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
         line("refused", &format!("{} ({}): {}", refusal.wanted, refusal.rule, refusal.why));
         line("", refusal.rule.next_step());
     }
+    for one in &publications {
+        let said = match one.state {
+            PublicationState::Done => format!(" {}", time(one.ended_at.unwrap_or(one.begun_at))),
+            PublicationState::Begun => {
+                ": begun, end unknown; `tipstaff runs publish` looks and goes on".to_owned()
+            }
+            PublicationState::Refused | PublicationState::Failed => {
+                format!(": {}, {}", one.state.as_str(), one.error.as_deref().unwrap_or_default())
+            }
+        };
+        let (branch, commit) = (one.reference.short(), one.commit.short());
+        line("published", &format!("{branch} at {commit} to {}{said}", one.url));
+    }
     if let Some(decision) = run.decision {
         line("decision", decision_word(decision));
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn publication_facts(one: &Publication) -> serde_json::Value {
+    json!({
+        "url": one.url, "branch": one.reference.short(), "commit": one.commit, "state": one.state.as_str(),
+        "error": one.error, "begun_at": one.begun_at, "ended_at": one.ended_at,
+    })
+}
+
 /// The result of a run, which must be there and not be thrown away.
-async fn quarantine(context: &Context, run: &Run) -> anyhow::Result<Quarantine> {
+pub(crate) async fn quarantine(context: &Context, run: &Run) -> anyhow::Result<Quarantine> {
     if run.decision == Some(RunDecision::Discarded) {
         return Err(Problem::usage(
             "run-discarded",
@@ -305,7 +333,8 @@ async fn quarantine(context: &Context, run: &Run) -> anyhow::Result<Quarantine> 
     })
 }
 
-fn branch_of(run: &Run) -> anyhow::Result<&RefName> {
+/// The branch of a run that pushed something.
+pub(crate) fn branch_of(run: &Run) -> anyhow::Result<&RefName> {
     match (&run.branch, &run.commit) {
         (Some(branch), Some(_)) => Ok(branch),
         _ => Err(Problem::usage(
@@ -397,6 +426,8 @@ async fn apply(
         let text = "the run was made from a URL; name a clone of it with --repo PATH";
         return Err(Problem::usage("apply-needs-repository", text));
     };
+    let leaving = attest(context, &run, &quarantine).await?;
+    let tip = &leaving.attested.tip;
     let applier = Applier::new(git(&context.env, &context.layout).await?);
     let applied = match &branch {
         Some(name) => {
@@ -405,21 +436,24 @@ async fn apply(
             } else {
                 RefName::branch(name).map_err(|error| Problem::usage("branch-name", error.to_string()))?
             };
-            applier.branch(&quarantine, reference, &target, &wanted).await
+            applier.branch(&quarantine, tip, &target, &wanted).await
         }
         None => {
             let login = context.env.user.clone().unwrap_or_else(|| "person".to_owned());
             let person =
                 applier.person(local, context.env.user_home.as_deref(), &login).await.map_err(told)?;
-            let message = merge_message(context, &run, reference).await?;
-            applier.merge(&quarantine, reference, &target, &person, &message).await
+            let message = merge_message(&run, reference, &leaving.warrant);
+            applier.merge(&quarantine, tip, &target, &person, &message).await
         }
     };
     let applied = applied.map_err(told)?;
     let mut tx = context.store.begin(context.scope()).await?;
     tx.run_decide(run.id, RunDecision::Applied).await?;
-    let mut draft =
-        AuditDraft::new(context.principal.actor(), AuditAction::RunApplied, format!("run:{}", run.id));
+    let mut draft = leaving.told(AuditDraft::new(
+        context.principal.actor(),
+        AuditAction::RunApplied,
+        format!("run:{}", run.id),
+    ));
     let said = match &applied {
         Applied::Merged(commit) => {
             draft = draft.with("merge", commit);
@@ -460,11 +494,13 @@ fn told(error: ApplyError) -> anyhow::Error {
     }
 }
 
-async fn merge_message(context: &Context, run: &Run, reference: &RefName) -> anyhow::Result<String> {
-    let mut read = context.store.read(context.scope()).await?;
-    let digest = read.warrant_list_of_run(run.id).await?.first().map(|one| one.signed.digest.to_string());
-    let trailer = digest.map(|digest| format!("\nTipstaff-Warrant: sha256:{digest}")).unwrap_or_default();
-    Ok(format!("Merge branch '{}'\n\nTipstaff-Run: {}{trailer}", reference.short(), run.id))
+fn merge_message(run: &Run, reference: &RefName, warrant: &SignedWarrant) -> String {
+    format!(
+        "Merge branch '{}'\n\nTipstaff-Run: {}\nTipstaff-Warrant: sha256:{}",
+        reference.short(),
+        run.id,
+        warrant.digest
+    )
 }
 
 async fn discard(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode> {

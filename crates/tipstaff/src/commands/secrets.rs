@@ -3,6 +3,7 @@
 use crate::cli::{SecretChoice, SecretsCommand};
 use crate::context::Context;
 use crate::exit::Problem;
+use crate::git_credential as git;
 use crate::models::{is_provider, secret_name, unknown_provider};
 use crate::output::time;
 use serde_json::json;
@@ -18,9 +19,12 @@ const LARGEST: usize = 64 << 10;
 /// Carries out `tipstaff secrets …`.
 pub(crate) async fn secrets(command: SecretsCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
-        SecretsCommand::Set { which } => {
+        SecretsCommand::Set { which, username } => {
             let name = name(&context, &which)?;
-            let value = value(&context, &which)?;
+            let mut value = value(&context, &which)?;
+            if which.git.is_some() {
+                value = git::sealed(username.as_deref(), &value)?;
+            }
             set(&context, &name, &value).await
         }
         SecretsCommand::List => list(&context).await,
@@ -37,6 +41,9 @@ fn name(context: &Context, which: &SecretChoice) -> anyhow::Result<String> {
             return Ok(secret_name(provider));
         }
         return Err(unknown_provider(&context.config, provider));
+    }
+    if let Some(host) = &which.git {
+        return git::secret_name(host);
     }
     let name = which.name.clone().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
@@ -85,8 +92,8 @@ fn value(context: &Context, which: &SecretChoice) -> anyhow::Result<Secret<Vec<u
         let text = format!("the value is larger than {LARGEST} bytes; keep it in a file instead");
         return Err(Problem::usage("secret-too-large", text));
     }
-    if which.provider.is_some() && !text.iter().all(u8::is_ascii_graphic) {
-        let text = "this is no provider's key: it has spaces, several lines or characters outside ASCII; nothing was stored";
+    if (which.provider.is_some() || which.git.is_some()) && !text.iter().all(u8::is_ascii_graphic) {
+        let text = "this is no key or token: it has spaces, several lines or characters outside ASCII; nothing was stored";
         return Err(Problem::usage("secret-invalid", text));
     }
     Ok(value)
