@@ -174,7 +174,9 @@ pub(super) struct Place<'a> {
 /// Reads what git said when it could not speak with upstream. `said` is cleaned already.
 pub(super) fn of_connection(said: &str, place: Place<'_>) -> PublishError {
     let (url, host) = (place.url.to_owned(), place.host.to_owned());
-    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    // What upstream itself prints is no ground for a verdict.
+    let ours: Vec<&str> = said.lines().filter(|line| !line.trim_start().starts_with("remote:")).collect();
+    let has = |words: &[&str]| words.iter().any(|word| ours.iter().any(|line| line.contains(word)));
     if has(&["could not read Username", "could not read Password", "terminal prompts disabled"]) {
         // Without an answer of ours git asks the terminal, which it may not.
         return if place.credential {
@@ -259,6 +261,7 @@ mod tests {
                 "publish-unreachable",
             ),
             ("fatal: something new", "publish-failed"),
+            ("remote: Authentication failed, said the server\nfatal: something new", "publish-failed"),
         ] {
             assert_eq!(of_connection(said, place).code(), code, "{said}");
         }

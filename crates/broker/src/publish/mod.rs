@@ -256,11 +256,14 @@ impl Publisher {
             Err(BrokerError::GitTimeout { seconds, .. }) => format!("ended after {seconds} s"),
             Err(error) => return Err(error.into()),
         };
+        let error = of_connection(&said, words.place());
+        if error.is_refusal() || matches!(error, PublishError::UpstreamMissing { .. }) {
+            // Answered before anything was taken.
+            return Err(error);
+        }
         // The connection broke, before or after upstream took the push: look.
         match self.look_remote(remote, branch, credential).await {
-            Ok(look) => settle(&look, publishing, remote.url())
-                .unwrap_or_else(|| Err(of_connection(&said, words.place()))),
-            Err(error) if error.is_refusal() => Err(error),
+            Ok(look) => settle(&look, publishing, remote.url()).unwrap_or(Err(error)),
             Err(_) => Err(PublishError::Unknown { url: remote.url().to_owned(), said: one_line(&said) }),
         }
     }

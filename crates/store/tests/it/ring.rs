@@ -82,7 +82,7 @@ story! {
             let keys = again.read(&world.me.scope).await.unwrap().ring_list().await.unwrap();
             let live: Vec<_> = keys.iter().filter(|key| key.retired_at.is_none()).collect();
             assert_eq!(live.len(), 1, "{steps}: {keys:?}");
-            assert_eq!(live[0].values, SECRETS as u64 + 2);
+            assert_eq!(live[0].values, SECRETS as u64 + 3, "the secrets and the org's signing keys");
             if ended {
                 assert!(steps > 10, "the steps were taken one by one");
                 break;

@@ -7,7 +7,7 @@ use tipstaff_seal::Secret;
 use tipstaff_store::{Engine, OrgScope, PostgresPasswords, Store, StoreConfig};
 use tipstaff_testkit::postgres::{OWNER, SUPERUSER};
 
-const TENANT_TABLES: [&str; 23] = [
+const TENANT_TABLES: [&str; 24] = [
     "org",
     "member",
     "repository",
@@ -31,6 +31,7 @@ const TENANT_TABLES: [&str; 23] = [
     "price_table",
     "model_rule",
     "model_route",
+    "publication",
 ];
 
 struct Attack {

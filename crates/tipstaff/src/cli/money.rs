@@ -17,7 +17,7 @@ Examples:
         #[command(flatten)]
         which: SecretChoice,
         /// The user name that goes with the token of --git [default: x-access-token]
-        #[arg(long, value_name = "NAME", requires = "git")]
+        #[arg(long, value_name = "NAME")]
         username: Option<String>,
     },
     /// The names of all secrets; never a value

@@ -20,6 +20,11 @@ const LARGEST: usize = 64 << 10;
 pub(crate) async fn secrets(command: SecretsCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
         SecretsCommand::Set { which, username } => {
+            if username.is_some() && which.git.is_none() {
+                let text =
+                    "a user name goes with a git host: `tipstaff secrets set --git HOST --username NAME`";
+                return Err(Problem::usage("git-username", text));
+            }
             let name = name(&context, &which)?;
             let mut value = value(&context, &which)?;
             if which.git.is_some() {

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod backend;
+#[cfg(test)]
 mod bad_agents;
 #[cfg(test)]
 mod bad_input;
@@ -27,6 +29,10 @@ mod models;
 mod money;
 #[cfg(test)]
 mod postgres;
+#[cfg(test)]
+mod provenance;
+#[cfg(test)]
+mod publish;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::Stdio;
 const KEY: &str = "sk-ant-api03-Zq8vT3nE5hWm7rYkLp2sDf9xJc4bGa6uVt1oXiQe";
 
 /// `tipstaff ARGS…` with something on standard input.
-fn fed(world: &World, args: &[&str], input: &[u8]) -> Ended {
+pub(crate) fn fed(world: &World, args: &[&str], input: &[u8]) -> Ended {
     let mut command = world.command(world.binary());
     let mut child = command
         .args(args)
@@ -27,7 +27,7 @@ fn fed(world: &World, args: &[&str], input: &[u8]) -> Ended {
 }
 
 /// Every file below the state folder that holds these bytes.
-fn holders(world: &World, needle: &[u8]) -> Vec<std::path::PathBuf> {
+pub(crate) fn holders(world: &World, needle: &[u8]) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     let mut files = 0;
     let mut folders = vec![world.home()];

@@ -1,91 +1,9 @@
 //! Repositories from a URL: git's own HTTP backend on loopback.
 
+use crate::backend::Backend;
 use crate::world::World;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-/// A little HTTP server in front of `git http-backend`.
-struct Backend {
-    url: String,
-}
-
-impl Backend {
-    fn serve(root: PathBuf) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let root = root.clone();
-                std::thread::spawn(move || answer(stream, &root));
-            }
-        });
-        Self { url }
-    }
-}
-
-fn answer(mut stream: TcpStream, root: &Path) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut head = Vec::new();
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 || line == "\r\n" {
-            break;
-        }
-        head.push(line.trim_end().to_owned());
-    }
-    let header = |name: &str| {
-        head.iter().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        })
-    };
-    let mut words = head.first()?.split(' ');
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let length: usize = header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let mut child = Command::new("git")
-        .args(["http-backend"])
-        .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("GIT_PROJECT_ROOT", root)
-        .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("GIT_CONFIG_COUNT", "1")
-        .env("GIT_CONFIG_KEY_0", "safe.directory")
-        .env("GIT_CONFIG_VALUE_0", "*")
-        .env("REQUEST_METHOD", &method)
-        .env("PATH_INFO", path)
-        .env("QUERY_STRING", query)
-        .env("CONTENT_TYPE", header("content-type").unwrap_or_default())
-        .env("CONTENT_LENGTH", length.to_string())
-        .env("HTTP_CONTENT_ENCODING", header("content-encoding").unwrap_or_default())
-        .env("GIT_PROTOCOL", header("git-protocol").unwrap_or_default())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
-    let mut input = child.stdin.take()?;
-    std::thread::spawn(move || input.write_all(&body));
-    let mut output = Vec::new();
-    child.stdout.take()?.read_to_end(&mut output).ok()?;
-    child.wait().ok()?;
-    let split = output.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let headers = String::from_utf8_lossy(&output[..split]).into_owned();
-    let status =
-        headers.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
-    let rest = &output[split + 4..];
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\n{}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        headers,
-        rest.len()
-    )
-    .ok()?;
-    stream.write_all(rest).ok()
-}
+use std::io::Write;
+use std::process::Stdio;
 
 #[test]
 fn a_url_is_mirrored_once_and_then_fetched_incrementally() {
