@@ -74,6 +74,12 @@ actions! {
     BudgetSet = "budget.set";
     /// A model call was refused, since a budget is spent. Once for a run and a budget.
     BudgetExhausted = "budget.exhausted";
+    /// A budget over a period reached one of the shares at which something happens. Once for a budget, period and share.
+    BudgetThreshold = "budget.threshold";
+    /// Model calls were paid from a run's reserve while the store could not be reached.
+    ReserveDrawn = "reserve.drawn";
+    /// A project was made or removed, or a repository became part of one.
+    ProjectSet = "project.set";
     /// A model was called that the price table does not know. Once for a run and a model.
     PriceUnknown = "price.unknown";
     /// The price table was replaced, or put back to the one of the program.

@@ -1,7 +1,10 @@
 //! Budgets over a period, and the days that money is counted by.
 
 use crate::charge::BudgetScope;
+use crate::id::MemberId;
+use crate::money::MicroUsd;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -169,6 +172,10 @@ words!(BudgetPeriod { Day = "day", Week = "week", Month = "month" }
 pub enum BudgetHolder {
     /// Everybody in the org together.
     Org,
+    /// The runs on the repositories of one project together, by its name.
+    Project(String),
+    /// The runs that one person started, together.
+    Person(MemberId),
     /// The runs of one agent together, by its name.
     Agent(String),
 }
@@ -179,16 +186,19 @@ impl BudgetHolder {
     pub const fn scope(&self) -> BudgetScope {
         match self {
             Self::Org => BudgetScope::Org,
+            Self::Project(_) => BudgetScope::Project,
+            Self::Person(_) => BudgetScope::Person,
             Self::Agent(_) => BudgetScope::Agent,
         }
     }
 
-    /// The agent's name; empty for the org.
+    /// The agent's or project's name, or the person's id; empty for the org.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> Cow<'_, str> {
         match self {
-            Self::Org => "",
-            Self::Agent(name) => name,
+            Self::Org => Cow::Borrowed(""),
+            Self::Project(name) | Self::Agent(name) => Cow::Borrowed(name),
+            Self::Person(member) => Cow::Owned(member.to_string()),
         }
     }
 }
@@ -197,8 +207,140 @@ impl fmt::Display for BudgetHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Org => f.write_str("org"),
-            Self::Agent(name) => write!(f, "agent:{name}"),
+            other => write!(f, "{}:{}", other.scope(), other.name()),
         }
+    }
+}
+
+/// Whether a text can name a project: 1 to 40 of a-z, 0-9 and `-`, starting with a letter; as agents are named.
+#[must_use]
+pub fn project_name_is_valid(name: &str) -> bool {
+    crate::agent::agent_name_is_valid(name)
+}
+
+/// The largest share of a budget that an action may wait for, in percent: a budget that never stops can be overspent.
+pub const LARGEST_PERCENT: u16 = 1_000;
+/// The most shares at which a budget notifies.
+pub const MOST_NOTICES: usize = 10;
+/// The shortest and the longest pause between the model calls of a holder that is slowed down, in milliseconds.
+pub const SLOW_PAUSE_MS: (u64, u64) = (1_000, 30_000);
+
+/// What happens at which share of a budget over a period; shares in percent of its amount, 1 to [`LARGEST_PERCENT`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BudgetActions {
+    /// People are told, at each of them once in a period. In order, none twice.
+    pub notify: Vec<u16>,
+    /// From here on, model calls come one at a time with a growing pause; absent for never.
+    pub slow: Option<u16>,
+    /// From here on, no model call is made; absent for a budget that only tells.
+    pub stop: Option<u16>,
+}
+
+impl Default for BudgetActions {
+    fn default() -> Self {
+        Self { notify: vec![50, 80, 100], slow: None, stop: Some(100) }
+    }
+}
+
+/// A text does not say at which share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write a share in percent from 1 to {LARGEST_PERCENT}, or never")]
+pub struct PercentError;
+
+/// Reads one share in percent, such as `80` or `80%`, or `never`.
+///
+/// # Errors
+/// For everything else.
+pub fn percent_of(text: &str) -> Result<Option<u16>, PercentError> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let share = plain.then(|| number.parse::<u16>().ok()).flatten();
+    share.filter(|share| (1..=LARGEST_PERCENT).contains(share)).map(Some).ok_or(PercentError)
+}
+
+/// Reads shares such as `50,80,100`, or `never` for none; in order, none twice, at most [`MOST_NOTICES`].
+///
+/// # Errors
+/// For everything else.
+pub fn percents_of(text: &str) -> Result<Vec<u16>, PercentError> {
+    if text == "never" || text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut shares = Vec::new();
+    for part in text.split(',') {
+        shares.push(percent_of(part.trim())?.ok_or(PercentError)?);
+    }
+    shares.sort_unstable();
+    shares.dedup();
+    if shares.len() > MOST_NOTICES { Err(PercentError) } else { Ok(shares) }
+}
+
+/// How much a share of an amount is; rounded down.
+#[must_use]
+pub fn share_of(amount: MicroUsd, percent: u16) -> MicroUsd {
+    let micro = u128::from(amount.micro()) * u128::from(percent) / 100;
+    MicroUsd::from_micro(u64::try_from(micro).unwrap_or(u64::MAX))
+}
+
+impl BudgetActions {
+    /// Whether every share is one.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let one = |share: &u16| (1..=LARGEST_PERCENT).contains(share);
+        self.notify.len() <= MOST_NOTICES
+            && self.notify.iter().all(one)
+            && self.notify.is_sorted_by(|left, right| left < right)
+            && self.slow.iter().chain(&self.stop).all(one)
+    }
+
+    /// The shares at which something happens, in order.
+    #[must_use]
+    pub fn marks(&self) -> Vec<u16> {
+        let mut marks: Vec<u16> = self.notify.iter().chain(&self.slow).chain(&self.stop).copied().collect();
+        marks.sort_unstable();
+        marks.dedup();
+        marks
+    }
+
+    /// What may be spent before the budget stops; absent when it never does.
+    #[must_use]
+    pub fn limit(&self, amount: MicroUsd) -> Option<MicroUsd> {
+        self.stop.map(|share| share_of(amount, share))
+    }
+
+    /// The pause between two calls at this point, in milliseconds; absent where calls are not slowed down. It grows
+    /// with what is spent, from the first to the second of [`SLOW_PAUSE_MS`].
+    #[must_use]
+    pub fn pause_ms(&self, amount: MicroUsd, spent: MicroUsd) -> Option<u64> {
+        let slow = self.slow?;
+        let (from, spent) = (share_of(amount, slow).micro(), spent.micro());
+        if spent < from {
+            return None;
+        }
+        let (least, most) = SLOW_PAUSE_MS;
+        let to = share_of(amount, self.stop.unwrap_or(100).max(slow)).micro();
+        let (way, whole) = (spent - from, to.saturating_sub(from));
+        if way >= whole {
+            return Some(most);
+        }
+        let more = u128::from(most - least) * u128::from(way) / u128::from(whole);
+        Some(least + u64::try_from(more).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for BudgetActions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if !self.notify.is_empty() {
+            let shares: Vec<String> = self.notify.iter().map(ToString::to_string).collect();
+            parts.push(format!("notify {}", shares.join(",")));
+        }
+        parts.extend(self.slow.map(|share| format!("slow {share}")));
+        parts.push(self.stop.map_or_else(|| "never stops".to_owned(), |share| format!("stop {share}")));
+        f.write_str(&parts.join(", "))
     }
 }
 
@@ -269,5 +411,40 @@ mod tests {
         assert_eq!(CalendarDay::at(1_700_000_000_000), one);
         assert_eq!(CalendarDay::at(i64::MIN), CalendarDay::FIRST);
         assert_eq!(CalendarDay::at(i64::MAX), CalendarDay::LAST);
+    }
+
+    #[test]
+    fn shares_are_read_exactly_or_refused() {
+        assert_eq!(percents_of("100,50,80,50"), Ok(vec![50, 80, 100]));
+        assert_eq!((percents_of("never"), percent_of("never")), (Ok(vec![]), Ok(None)));
+        assert_eq!((percent_of("80%"), percent_of("1000")), (Ok(Some(80)), Ok(Some(1000))));
+        for bad in ["0", "1001", "-1", "+5", "x", "50,,80", "never,50", "99999999", "%"] {
+            assert!(percents_of(bad).is_err(), "{bad}");
+        }
+        assert!(percents_of("1,2,3,4,5,6,7,8,9,10,11").is_err());
+        let actions = BudgetActions { notify: vec![50, 80], slow: Some(80), stop: None };
+        assert!(actions.is_valid() && BudgetActions::default().is_valid());
+        assert_eq!(
+            (actions.marks(), actions.to_string().as_str()),
+            (vec![50, 80], "notify 50,80, slow 80, never stops")
+        );
+        assert!(!BudgetActions { notify: vec![80, 50], ..BudgetActions::default() }.is_valid());
+        assert!(!BudgetActions { stop: Some(0), ..BudgetActions::default() }.is_valid());
+    }
+
+    #[test]
+    fn the_pause_grows_up_to_its_bound() {
+        let micro = MicroUsd::from_micro;
+        let actions = BudgetActions { slow: Some(80), ..BudgetActions::default() };
+        let pauses: Vec<Option<u64>> = [0, 799, 800, 900, 999, 1_000, 5_000]
+            .iter()
+            .map(|spent| actions.pause_ms(micro(1_000), micro(*spent)))
+            .collect();
+        assert_eq!(pauses, [None, None, Some(1_000), Some(15_500), Some(29_855), Some(30_000), Some(30_000)]);
+        assert_eq!(BudgetActions::default().pause_ms(micro(10), micro(10)), None);
+        let open = BudgetActions { slow: Some(150), stop: None, ..BudgetActions::default() };
+        assert_eq!(open.pause_ms(micro(100), micro(150)), Some(30_000));
+        assert_eq!(actions.limit(micro(u64::MAX)), Some(micro(u64::MAX)));
+        assert_eq!(BudgetActions { stop: Some(50), ..actions }.limit(micro(9)), Some(micro(4)));
     }
 }

@@ -83,6 +83,10 @@ pub enum BudgetScope {
     Run,
     /// The agent's, over a period.
     Agent,
+    /// The project's that the run's repository is in, over a period.
+    Project,
+    /// The person's who started the run, over a period.
+    Person,
     /// The org's, over a period.
     Org,
 }
@@ -94,6 +98,8 @@ impl BudgetScope {
         match self {
             Self::Run => "run",
             Self::Agent => "agent",
+            Self::Project => "project",
+            Self::Person => "person",
             Self::Org => "org",
         }
     }

@@ -26,7 +26,7 @@ pub mod warrant;
 pub use agent::{Agent, AgentRole, EngineKind};
 pub use allowed::{AllowedModels, ModelDenied, ModelEffect, ModelLayer, OfferPattern};
 pub use audit::{AuditAction, AuditDraft, AuditOutcome, AuditRecord};
-pub use budget::{BudgetHolder, BudgetPeriod, CalendarDay};
+pub use budget::{BudgetActions, BudgetHolder, BudgetPeriod, CalendarDay};
 pub use charge::{BudgetScope, CallOutcome, ChargeAnswer, ChargeRequest, ChargeSettlement, Usage};
 pub use door::{Clock, Entropy, FixedClock, FixedEntropy};
 pub use event::{EventDraft, EventKind};

@@ -101,6 +101,7 @@ fn task() -> TaskDraft {
         dedup_key: None,
         max_attempts: 1,
         run_at: None,
+        person: None,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Charges: what model calls reserved and cost, read in every way that people and the ledger ask for. They are written
 //! by [`crate::ledger`].
 
+use crate::budget::Binding;
 use crate::error::StoreError;
 use crate::sql::{Columns, Row, Scoped, statements, values};
 use crate::transaction::OrgRead;
 use tipstaff_model::id::RowId;
-use tipstaff_model::{BudgetScope, CalendarDay, MicroUsd, RunId, Usage};
+use tipstaff_model::{BudgetScope, CalendarDay, MemberId, MicroUsd, RunId, Usage};
 
 macro_rules! sums {
     () => {
@@ -25,7 +26,7 @@ macro_rules! charge_by {
             ", ",
             sums!(),
             " from charge where org_id = $1 and day >= $2 and day <= $3 \
-             and state <> 'reserved' group by ",
+             and state in ('presumed', 'settled') group by ",
             $group,
             " order by ",
             $group
@@ -35,7 +36,7 @@ macro_rules! charge_by {
 
 macro_rules! charge_columns {
     () => {
-        "id, run_id, agent, provider, model, day, state, reserved, cost, input_tokens, cache_read_tokens, \
+        "id, run_id, agent, project, person, provider, model, day, state, reserved, cost, input_tokens, cache_read_tokens, \
          cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens, price_unknown, estimated, outcome, \
          status, duration_ms, reserved_at, settled_at"
     };
@@ -43,32 +44,40 @@ macro_rules! charge_columns {
 
 statements! {
     scoped CHARGE_ADD =
-        "insert into charge (org_id, id, run_id, agent, provider, model, day, state, reserved, reserved_at) \
-         values ($1, $2, $3, $4, $5, $6, $7, 'reserved', $8, $9)";
+        "insert into charge (org_id, id, run_id, agent, project, person, provider, model, day, state, reserved, \
+         reserved_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     scoped CHARGE_GET = concat!("select ", charge_columns!(), " from charge where org_id = $1 and id = $2");
     scoped CHARGE_LIST_OF_RUN = concat!(
         "select ", charge_columns!(), " from charge where org_id = $1 and run_id = $2 order by id"
     );
     scoped CHARGE_LIST_OPEN_OF_RUN = concat!(
         "select ", charge_columns!(),
-        " from charge where org_id = $1 and run_id = $2 and state = 'reserved' order by id"
+        " from charge where org_id = $1 and run_id = $2 and state in ('reserved', 'held') order by id"
     );
     scoped CHARGE_SETTLE =
         "update charge set state = $3, model = $4, cost = $5, input_tokens = $6, cache_read_tokens = $7, \
          cache_write_tokens = $8, cache_write_1h_tokens = $9, output_tokens = $10, reasoning_tokens = $11, \
          price_unknown = $12, estimated = $13, outcome = $14, status = $15, duration_ms = $16, settled_at = $17, provider = $18 \
          where org_id = $1 and id = $2";
-    scoped CHARGE_OF_RUN = concat!("select ", sums!(), " from charge where org_id = $1 and run_id = $2");
+    scoped CHARGE_SHRINK =
+        "update charge set reserved = reserved - $3, cost = cost - $4 where org_id = $1 and id = $2";
+    scoped CHARGE_OF_RUN = concat!(
+        "select ", sums!(), " from charge where org_id = $1 and run_id = $2 \
+         and state in ('reserved', 'presumed', 'settled')"
+    );
     scoped CHARGE_BY_MODEL = charge_by!("provider, model", "provider, model");
     scoped CHARGE_BY_AGENT = charge_by!("'', agent", "agent");
+    scoped CHARGE_BY_PROJECT = charge_by!("'', project", "project");
+    scoped CHARGE_BY_PERSON = charge_by!("'', person", "person");
     scoped CHARGE_BY_DAY = charge_by!("'', cast(day as text)", "day");
     scoped CHARGE_TOTAL =
         "select cast(coalesce(sum(spent), 0) as bigint), cast(coalesce(sum(reserved), 0) as bigint) from charge_total \
          where org_id = $1 and scope = $2 and name = $3 and day >= $4 and day <= $5";
-    scoped CHARGE_TOTAL_ADD =
-        "insert into charge_total (org_id, scope, name, day, spent, reserved) values ($1, $2, $3, $4, $5, $6) \
-         on conflict (org_id, scope, name, day) do update set spent = charge_total.spent + excluded.spent, \
-         reserved = charge_total.reserved + excluded.reserved";
+    rows (shared 5) CHARGE_TOTAL_ADD =
+        "insert into charge_total (org_id, spent, reserved, calls_open, changed_at, scope, name, day) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (org_id, scope, name, day) do update set \
+         spent = charge_total.spent + excluded.spent, reserved = charge_total.reserved + excluded.reserved, \
+         calls_open = charge_total.calls_open + excluded.calls_open, changed_at = excluded.changed_at";
 }
 
 /// The day under which the totals of a run stand.
@@ -88,6 +97,10 @@ pub struct ChargeAccount {
     pub run_budget: MicroUsd,
     /// The agent's name; absent when the run has none, and then no agent's budget binds it.
     pub agent: Option<String>,
+    /// The project that the run's repository belongs to, by name; absent when it belongs to none.
+    pub project: Option<String>,
+    /// The person who started the run; absent when nobody did.
+    pub person: Option<MemberId>,
 }
 
 /// Where a call of the ledger stands.
@@ -99,6 +112,10 @@ pub enum ChargeState {
     Presumed,
     /// What it cost is known.
     Settled,
+    /// No call: the reserve of a run, for calls while the store can't be reached.
+    Held,
+    /// No call: what was left of a reserve was given back.
+    Released,
 }
 
 impl ChargeState {
@@ -109,6 +126,8 @@ impl ChargeState {
             Self::Reserved => "reserved",
             Self::Presumed => "presumed",
             Self::Settled => "settled",
+            Self::Held => "held",
+            Self::Released => "released",
         }
     }
 }
@@ -116,7 +135,7 @@ impl ChargeState {
 impl std::str::FromStr for ChargeState {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let all = [Self::Reserved, Self::Presumed, Self::Settled];
+        let all = [Self::Reserved, Self::Presumed, Self::Settled, Self::Held, Self::Released];
         all.into_iter().find(|state| state.as_str() == text).ok_or("it is no state of a call")
     }
 }
@@ -130,6 +149,10 @@ pub struct Charge {
     pub run: RunId,
     /// The agent's name; empty when the run has none.
     pub agent: String,
+    /// The project's name; empty when the run's repository belongs to none.
+    pub project: String,
+    /// The person's id; empty when nobody started the run.
+    pub person: String,
     /// The provider.
     pub provider: String,
     /// The model that answered; the one that was asked for until then.
@@ -167,6 +190,10 @@ pub enum ChargeBy {
     Model,
     /// The agent's name.
     Agent,
+    /// The project's name.
+    Project,
+    /// The person's id.
+    Person,
     /// The day.
     Day,
 }
@@ -176,7 +203,8 @@ pub enum ChargeBy {
 pub struct ChargeSum {
     /// The provider, when summed by model; else empty.
     pub provider: String,
-    /// The model, the agent's name or the day (as `YYYY-MM-DD`); empty for calls without an agent, and for one run.
+    /// The model, the agent's or project's name, the person's id or the day (as `YYYY-MM-DD`); empty for calls without
+    /// one, and for one run.
     pub key: String,
     /// How many calls.
     pub calls: u64,
@@ -215,6 +243,8 @@ pub(crate) fn charge(row: &Row) -> Result<Charge, StoreError> {
         call: columns.parsed("id")?,
         run: columns.parsed("run_id")?,
         agent: columns.text()?,
+        project: columns.text()?,
+        person: columns.text()?,
         provider: columns.text()?,
         model: columns.text()?,
         day: CalendarDay::from_number(columns.int()?),
@@ -244,7 +274,8 @@ fn sum(columns: &mut Columns<'_>) -> Result<ChargeSum, StoreError> {
 }
 
 impl OrgRead {
-    /// Whose money a run spends: its warrant's budget, and its agent's name. `None` before it has a warrant.
+    /// Whose money a run spends: its warrant's budget, its agent, its repository's project as it is now, and who started
+    /// it. `None` before it has a warrant.
     ///
     /// # Errors
     /// Errors of the database.
@@ -252,8 +283,28 @@ impl OrgRead {
         let Some(run) = self.run_get(run).await? else { return Ok(None) };
         let Some(warrant) = run.warrant else { return Ok(None) };
         let Some(warrant) = self.warrant_get(warrant).await? else { return Ok(None) };
-        let agent = self.task_get(run.task).await?.and_then(|task| task.spec.agent);
-        Ok(Some(ChargeAccount { run_budget: warrant.signed.warrant.budget, agent }))
+        let warrant = warrant.signed.warrant;
+        let Some(task) = self.task_get(run.task).await? else { return Ok(None) };
+        // Tasks from before persons were kept: whoever the warrant was issued to.
+        let subject = warrant.subject.strip_prefix("member:").and_then(|member| member.parse().ok());
+        let project = match task.repository {
+            Some(repository) => self.project_of(repository).await?.map(|project| project.name),
+            None => None,
+        };
+        let (agent, person) = (task.spec.agent, task.person.or(subject));
+        Ok(Some(ChargeAccount { run_budget: warrant.budget, agent, project, person }))
+    }
+
+    /// The budgets over a period that bind an account today, with their totals.
+    pub(crate) async fn charge_binding(
+        &mut self,
+        account: &ChargeAccount,
+        today: CalendarDay,
+    ) -> Result<Vec<Binding>, StoreError> {
+        let (agent, project) =
+            (account.agent.as_deref().unwrap_or_default(), account.project.as_deref().unwrap_or_default());
+        let person = account.person.map(|person| person.to_string()).unwrap_or_default();
+        self.budget_binding(agent, project, &person, today).await
     }
 
     /// Spent and reserved from one day to another, both included.
@@ -312,6 +363,8 @@ impl OrgRead {
         let statement: Scoped = match by {
             ChargeBy::Model => CHARGE_BY_MODEL,
             ChargeBy::Agent => CHARGE_BY_AGENT,
+            ChargeBy::Project => CHARGE_BY_PROJECT,
+            ChargeBy::Person => CHARGE_BY_PERSON,
             ChargeBy::Day => CHARGE_BY_DAY,
         };
         let rows = self.all(statement, values![since.number(), until.number()]).await?;

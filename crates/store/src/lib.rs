@@ -5,6 +5,7 @@ mod agent;
 mod audit;
 mod audit_verify;
 mod budget;
+mod budget_alert;
 mod charge;
 mod config;
 mod error;
@@ -16,6 +17,7 @@ mod migrate;
 mod model;
 mod outbox;
 mod price;
+mod project;
 mod publication;
 mod reap;
 mod refusal;
@@ -35,15 +37,18 @@ mod warrant;
 pub use agent::AgentDraft;
 pub use audit::{AuditBody, AuditCheckpoint, AuditEntry, AuditErasure, AuditReceipt};
 pub use budget::{Budget, BudgetStanding};
+pub use budget_alert::{BUDGET_ALERT, BudgetAlert};
 pub use charge::{Charge, ChargeAccount, ChargeBy, ChargeState, ChargeSum};
 pub use config::{BUSY_TIMEOUT_MS, Engine, StoreConfig};
 pub use error::StoreError;
 pub use event::Event;
 pub use identity::{Member, Org};
 pub use lease::{LEASE_MS, Lease, TakeOver};
+pub use ledger::{Reservation, Slowed};
 pub use migrate::SCHEMA_VERSION;
 pub use model::{ModelRouteRow, ModelRule};
 pub use outbox::OutboxMessage;
+pub use project::{Project, ProjectRemoval};
 pub use publication::{Publication, PublicationDraft, PublicationState};
 pub use reap::Reaped;
 pub use refusal::StoredRefusal;
@@ -73,6 +78,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     model::STATEMENTS,
     outbox::STATEMENTS,
     price::STATEMENTS,
+    project::STATEMENTS,
     publication::STATEMENTS,
     refusal::STATEMENTS,
     repository::STATEMENTS,

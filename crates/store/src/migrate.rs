@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_charges"),
     migration!(3, "0003_models"),
     migration!(4, "0004_publications"),
+    migration!(5, "0005_money"),
 ];
 
 /// The newest schema that this program knows.

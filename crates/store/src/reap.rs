@@ -5,6 +5,7 @@
 
 use crate::error::StoreError;
 use crate::lease::{Lease, TakeOver};
+use crate::ledger::RunEnd;
 use crate::store::Store;
 use crate::transaction::OrgTx;
 use tipstaff_model::run::RunUpdate;
@@ -81,7 +82,7 @@ impl OrgTx {
                 ..RunUpdate::default()
             };
             self.run_set(&lease, &update).await?;
-            self.charge_close(run.id).await?;
+            self.charge_close(&lease, RunEnd::Died).await?;
             self.warrant_revoke_run(run.id).await?;
             let body = serde_json::json!({ "state": RunState::Interrupted.as_str(), "reason": ExitReason::ProcessDied.as_str() });
             let event = EventDraft { kind: EventKind::State, at: self.inner.now(), body };

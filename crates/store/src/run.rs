@@ -2,6 +2,7 @@
 
 use crate::error::StoreError;
 use crate::lease::Lease;
+use crate::ledger::RunEnd;
 use crate::signal::Topic;
 use crate::sql::{Columns, Value, statements, values};
 use crate::task::LAST_ID;
@@ -321,7 +322,7 @@ impl OrgTx {
         let from = self.run_set(lease, update).await?;
         if let Some(state) = update.state.filter(|state| *state != from) {
             if state.is_final() {
-                self.charge_close(lease.run()).await?;
+                self.charge_close(lease, RunEnd::InOrder).await?;
             }
             self.task_move(lease, state, update.error.as_deref()).await?;
         }

@@ -5,19 +5,19 @@ use crate::lease::Lease;
 use crate::signal::Topic;
 use crate::sql::{Columns, Value, statements, values};
 use crate::transaction::{OrgRead, OrgTx};
-use tipstaff_model::{RepositoryId, RunState, TaskId, TaskSpec};
+use tipstaff_model::{MemberId, RepositoryId, RunState, TaskId, TaskSpec};
 
 macro_rules! task_columns {
     () => {
         "id, repository_id, kind, state, spec, dedup_key, attempt, max_attempts, lease_owner, lease_until, generation, \
-         run_at, last_error, cancel_requested, created_at, updated_at"
+         run_at, last_error, cancel_requested, created_at, updated_at, person"
     };
 }
 
 statements! {
     rows (shared 2) TASK_ADD =
         "insert into task (org_id, created_at, updated_at, id, repository_id, kind, state, spec, dedup_key, \
-         max_attempts, run_at) values ($1, $2, $2, $3, $4, $5, 'queued', $6, $7, $8, $9) \
+         max_attempts, run_at, person) values ($1, $2, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10) \
          on conflict (org_id, dedup_key) do nothing";
     scoped TASK_GET = concat!("select ", task_columns!(), " from task where org_id = $1 and id = $2");
     scoped TASK_BY_DEDUP = "select id from task where org_id = $1 and dedup_key = $2";
@@ -68,6 +68,8 @@ pub struct TaskDraft {
     pub max_attempts: u32,
     /// Not before this moment, in milliseconds since the Unix epoch; now when absent.
     pub run_at: Option<i64>,
+    /// Who asks for it; absent when nobody does.
+    pub person: Option<MemberId>,
 }
 
 /// What adding a task did.
@@ -124,6 +126,8 @@ pub struct Task {
     pub created_at: i64,
     /// When it changed last, in milliseconds since the Unix epoch.
     pub updated_at: i64,
+    /// Who asked for it.
+    pub person: Option<MemberId>,
 }
 
 /// Which tasks to list.
@@ -164,6 +168,7 @@ fn task(mut columns: Columns<'_>) -> Result<Task, StoreError> {
         cancel_requested: columns.flag()?,
         created_at: columns.int()?,
         updated_at: columns.int()?,
+        person: columns.parsed_opt("person")?,
     })
 }
 
@@ -244,6 +249,7 @@ impl OrgTx {
                 Value::from(draft.dedup_key.as_deref()),
                 Value::from(i64::from(draft.max_attempts)),
                 Value::from(draft.run_at.unwrap_or(now)),
+                Value::from(draft.person),
             ]);
         }
         let inserted = self.insert_rows(&TASK_ADD, values![now], &rows).await?;

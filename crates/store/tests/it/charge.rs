@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tipstaff_model::id::RowId;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    BudgetHolder, BudgetPeriod, BudgetScope, CalendarDay, CallOutcome, ChargeAnswer, ChargeRequest,
-    ChargeSettlement, FixedClock, FixedEntropy, MicroUsd, RunState, Usage,
+    BudgetActions, BudgetHolder, BudgetPeriod, BudgetScope, CalendarDay, CallOutcome, ChargeAnswer,
+    ChargeRequest, ChargeSettlement, FixedClock, FixedEntropy, MicroUsd, RunState, Usage,
 };
 use tipstaff_store::{ChargeAccount, ChargeBy, ChargeState, Lease, Store, TakeOver};
 
@@ -18,7 +18,12 @@ pub(crate) fn call(number: u64) -> RowId {
 }
 
 pub(crate) fn account(micro: u64) -> ChargeAccount {
-    ChargeAccount { run_budget: MicroUsd::from_micro(micro), agent: Some("fixer".to_owned()) }
+    ChargeAccount {
+        run_budget: MicroUsd::from_micro(micro),
+        agent: Some("fixer".to_owned()),
+        project: None,
+        person: None,
+    }
 }
 
 pub(crate) fn ask(call: RowId, most: u64, least: u64) -> ChargeRequest {
@@ -63,12 +68,24 @@ fn exhausted(scope: BudgetScope, limit: u64, spent: u64) -> ChargeAnswer {
 
 async fn reserve(store: &Store, lease: &Lease, budget: u64, request: ChargeRequest) -> ChargeAnswer {
     let mut tx = store.begin(lease.scope()).await.unwrap();
-    let answer = tx.charge_reserve(lease, &account(budget), &request).await.unwrap();
+    let answer = tx.charge_reserve(lease, &account(budget), &request).await.unwrap().answer;
     tx.commit().await.unwrap();
     answer
 }
 
-async fn settle(store: &Store, lease: &Lease, settlement: ChargeSettlement) -> bool {
+pub(crate) async fn reserve_for(
+    store: &Store,
+    lease: &Lease,
+    account: &ChargeAccount,
+    request: ChargeRequest,
+) -> ChargeAnswer {
+    let mut tx = store.begin(lease.scope()).await.unwrap();
+    let answer = tx.charge_reserve(lease, account, &request).await.unwrap().answer;
+    tx.commit().await.unwrap();
+    answer
+}
+
+pub(crate) async fn settle(store: &Store, lease: &Lease, settlement: ChargeSettlement) -> bool {
     let mut tx = store.begin(lease.scope()).await.unwrap();
     let changed = tx.charge_settle(lease, &settlement).await.unwrap();
     tx.commit().await.unwrap();
@@ -109,12 +126,12 @@ story! {
         let (store, lease) = (&world.store, world.lease().await);
         let fixer = BudgetHolder::Agent("fixer".to_owned());
         let mut tx = world.begin().await;
-        tx.budget_set(&BudgetHolder::Org, BudgetPeriod::Month, MicroUsd::from_micro(250)).await.unwrap();
-        tx.budget_set(&fixer, BudgetPeriod::Day, MicroUsd::from_micro(7)).await.unwrap();
-        tx.budget_set(&fixer, BudgetPeriod::Day, MicroUsd::from_micro(100)).await.unwrap();
-        tx.budget_set(&BudgetHolder::Agent("other".to_owned()), BudgetPeriod::Day, MicroUsd::from_micro(1)).await.unwrap();
-        assert_eq!(code(tx.budget_set(&BudgetHolder::Agent("A b".to_owned()), BudgetPeriod::Day, MicroUsd::from_micro(1)).await), "input");
-        assert_eq!(code(tx.budget_set(&BudgetHolder::Org, BudgetPeriod::Day, MicroUsd::ZERO).await), "input");
+        tx.budget_set(&BudgetHolder::Org, BudgetPeriod::Month, MicroUsd::from_micro(250), &BudgetActions::default()).await.unwrap();
+        tx.budget_set(&fixer, BudgetPeriod::Day, MicroUsd::from_micro(7), &BudgetActions::default()).await.unwrap();
+        tx.budget_set(&fixer, BudgetPeriod::Day, MicroUsd::from_micro(100), &BudgetActions::default()).await.unwrap();
+        tx.budget_set(&BudgetHolder::Agent("other".to_owned()), BudgetPeriod::Day, MicroUsd::from_micro(1), &BudgetActions::default()).await.unwrap();
+        assert_eq!(code(tx.budget_set(&BudgetHolder::Agent("A b".to_owned()), BudgetPeriod::Day, MicroUsd::from_micro(1), &BudgetActions::default()).await), "input");
+        assert_eq!(code(tx.budget_set(&BudgetHolder::Org, BudgetPeriod::Day, MicroUsd::ZERO, &BudgetActions::default()).await), "input");
         tx.commit().await.unwrap();
 
         assert_eq!(reserve(store, &lease, 9_000, ask(call(1), 300, 50)).await, granted(100));
@@ -214,7 +231,7 @@ story! {
             assert_eq!(code(tx.charge_reserve(&mine, &account(100), &request).await), "input");
         }
         // The provider's word for the model is only taken when it is one; absurd figures don't overflow.
-        assert_eq!(tx.charge_reserve(&mine, &account(100), &ask(call(2), 1, 1)).await.unwrap(), granted(1));
+        assert_eq!(tx.charge_reserve(&mine, &account(100), &ask(call(2), 1, 1)).await.unwrap().answer, granted(1));
         let usage = Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() };
         let absurd = ChargeSettlement { model: "\u{7}".to_owned(), usage, ..settled(call(2), u64::MAX) };
         assert!(tx.charge_settle(&mine, &absurd).await.unwrap());
@@ -237,7 +254,7 @@ story! {
         let signed = warrant(&mut tx, &lease).await.unwrap();
         tx.warrant_add(&lease, &signed).await.unwrap();
         let account = tx.charge_account(lease.run()).await.unwrap().unwrap();
-        assert_eq!(account, ChargeAccount { run_budget: signed.warrant.budget, agent: Some("fixer".to_owned()) });
+        assert_eq!(account, ChargeAccount { run_budget: signed.warrant.budget, agent: Some("fixer".to_owned()), project: None, person: None });
     }
 }
 
@@ -268,17 +285,34 @@ fn storms(count: usize) -> Vec<Storm> {
 
 const RUN: u64 = 20_000;
 const AGENT: u64 = 30_000;
+const PROJECT: u64 = 33_000;
+const PERSON: u64 = 36_000;
 const ORG: u64 = 45_000;
 
 /// Hundreds of calls at once, of three runs of one agent, over several connections.
 async fn storm(world: World, calls: usize) {
     let mut tx = world.begin().await;
     let agent = BudgetHolder::Agent("fixer".to_owned());
-    tx.budget_set(&agent, BudgetPeriod::Day, MicroUsd::from_micro(AGENT)).await.unwrap();
-    tx.budget_set(&BudgetHolder::Org, BudgetPeriod::Week, MicroUsd::from_micro(ORG)).await.unwrap();
+    tx.budget_set(&agent, BudgetPeriod::Day, MicroUsd::from_micro(AGENT), &BudgetActions::default())
+        .await
+        .unwrap();
+    tx.budget_set(
+        &BudgetHolder::Org,
+        BudgetPeriod::Week,
+        MicroUsd::from_micro(ORG),
+        &BudgetActions::default(),
+    )
+    .await
+    .unwrap();
+    let usual = BudgetActions::default();
+    let project = BudgetHolder::Project("web".to_owned());
+    tx.budget_set(&project, BudgetPeriod::Month, MicroUsd::from_micro(PROJECT), &usual).await.unwrap();
+    let person = BudgetHolder::Person(world.me.member);
+    tx.budget_set(&person, BudgetPeriod::Day, MicroUsd::from_micro(PERSON), &usual).await.unwrap();
     tx.commit().await.unwrap();
     let leases = Arc::new([world.lease().await, world.lease().await, world.lease().await]);
     let stores = [world.store.clone(), world.again().await];
+    let me = world.me.member;
     let storms = storms(calls);
     let mut tasks = tokio::task::JoinSet::new();
     for (number, one) in storms.iter().cloned().enumerate() {
@@ -286,7 +320,8 @@ async fn storm(world: World, calls: usize) {
         tasks.spawn(async move {
             let lease = &leases[one.run];
             let id = call(1_000 + number as u64);
-            let answer = reserve(&store, lease, RUN, ask(id, one.most, one.least)).await;
+            let who = ChargeAccount { project: Some("web".to_owned()), person: Some(me), ..account(RUN) };
+            let answer = reserve_for(&store, lease, &who, ask(id, one.most, one.least)).await;
             let ChargeAnswer::Granted(amount) = answer else { return (answer, 0) };
             assert!(amount.micro() >= one.least && amount.micro() <= one.most);
             if !one.settles {
@@ -310,7 +345,8 @@ async fn storm(world: World, calls: usize) {
         if refused % 16 == 0 {
             let over = world.vandal(&format!(
                 "select count(*) from charge_total where (scope = 'run' and spent + reserved > {RUN}) or \
-                 (scope = 'agent' and spent + reserved > {AGENT}) or (scope = 'org' and spent + reserved > {ORG})"
+                 (scope = 'agent' and spent + reserved > {AGENT}) or (scope = 'project' and spent + reserved > {PROJECT}) or \
+                 (scope = 'person' and spent + reserved > {PERSON}) or (scope = 'org' and spent + reserved > {ORG})"
             ));
             assert_eq!(over, "0");
         }
@@ -320,15 +356,22 @@ async fn storm(world: World, calls: usize) {
     let sums = world.vandal(
         "select (select sum(spent + reserved) from charge_total where scope = 'org'), \
          (select sum(spent + reserved) from charge_total where scope = 'agent'), \
+         (select sum(spent + reserved) from charge_total where scope = 'project'), \
+         (select sum(spent + reserved) from charge_total where scope = 'person'), \
          (select sum(spent + reserved) from charge_total where scope = 'run'), \
          (select sum(case when state = 'reserved' then reserved else cost end) from charge)",
     );
-    assert_eq!(sums, format!("{spent}|{spent}|{spent}|{spent}"), "totals are the sums of the rows");
+    assert_eq!(
+        sums,
+        format!("{spent}|{spent}|{spent}|{spent}|{spent}|{spent}"),
+        "totals are the sums of the rows"
+    );
     // The runs die: what is open counts, and nothing more.
     world.clock.advance(60_001);
     world.store.task_reap(TakeOver::Expired, "reaper").await.unwrap();
-    let left = world.vandal("select sum(spent), sum(reserved) from charge_total where scope = 'org'");
-    assert_eq!(left, format!("{spent}|0"));
+    let left = world
+        .vandal("select sum(spent), sum(reserved), sum(calls_open) from charge_total where scope = 'org'");
+    assert_eq!(left, format!("{spent}|0|0"));
     let runs = world.vandal("select sum(cost_micro_usd) from run");
     assert_eq!(runs, spent.to_string());
 }

@@ -14,6 +14,7 @@
 mod support;
 
 mod audit;
+mod budget;
 mod cancel;
 mod charge;
 mod faults;

@@ -5,15 +5,20 @@ use tipstaff_store::Engine;
 use tipstaff_store::sql::{Statement, StatementKind, all};
 
 /// Statements that people and workers wait for, and how many placeholders they have.
-const HOT: [(&str, usize); 42] = [
+const HOT: [(&str, usize); 50] = [
     ("AGENT_GET", 2),
     ("AUDIT_CHECKPOINT_AT", 2),
+    ("BUDGET_BINDING", 7),
     ("BUDGET_LIST", 1),
+    ("BUDGET_LIST_OF", 3),
+    ("BUDGET_REACHED", 4),
+    ("BUDGET_STOPPED", 3),
     ("CHARGE_GET", 2),
     ("CHARGE_LIST_OF_RUN", 2),
     ("CHARGE_LIST_OPEN_OF_RUN", 2),
     ("CHARGE_OF_RUN", 2),
     ("CHARGE_SETTLE", 17),
+    ("CHARGE_SHRINK", 4),
     ("CHARGE_TOTAL", 5),
     ("AUDIT_CHECKPOINT_LAST", 1),
     ("AUDIT_HEAD_TAKE", 2),
@@ -26,6 +31,9 @@ const HOT: [(&str, usize); 42] = [
     ("LEASE_RENEW", 6),
     ("OUTBOX_UNSENT", 2),
     ("REFUSAL_LIST", 2),
+    ("PROJECT_GET", 2),
+    ("PROJECT_OF_REPOSITORY", 2),
+    ("PROJECT_REPOSITORIES", 2),
     ("REPOSITORY_BY_NAME", 2),
     ("PUBLICATION_LIST_OF_RUN", 2),
     ("RUN_CHARGE", 4),
@@ -101,11 +109,14 @@ fn fill(world: &World) {
            select {which}, {id}, 'k', '{{}}', 1, case when n % 100 = 0 then null else 1 end from {series};
          insert into repository select {which}, {id}, {id}, 'local', 's', 1, 1 from {series};
          insert into agent select {which}, {id}, {id}, 'r', 'e', null, 'i', '{{}}', 1, 1 from {series};
+         insert into project select {which}, {id}, {id}, 1 from {series};
+         insert into project_repository select {which}, {id}, {id}, 1 from {series};
          insert into charge (org_id, id, run_id, agent, provider, model, day, state, reserved, reserved_at) \
            select {which}, {id}, {id}, 'a', 'p', 'm', n % 60, 'settled', 1, 1 from {series};
-         insert into charge_total select {which}, 'run', {id}, 0, 1, 1 from {series};
-         insert into charge_total select {which}, 'agent', 'a', n, 1, 1 from {series};
-         insert into budget select {which}, {id}, 'agent', {id}, 'day', 1, 1, 1 from {series};
+         insert into charge_total select {which}, 'run', {id}, 0, 1, 1, 0, 1 from {series};
+         insert into charge_total select {which}, 'agent', 'a', n, 1, 1, 0, 1 from {series};
+         insert into budget (org_id, id, scope, name, period, amount, created_at, updated_at) \
+           select {which}, {id}, 'agent', {id}, 'day', 1, 1, 1 from {series};
          insert into audit_record (org_id, seq, at, action, body, salt, leaf_hash) \
            select {which}, n + 10, 1, 'a', {blob}, {blob}, {blob} from {series};
          insert into audit_checkpoint select {which}, n + 10, 'note', 1 from {series};"

@@ -233,6 +233,7 @@ pub(crate) fn task_draft() -> TaskDraft {
         dedup_key: None,
         max_attempts: 1,
         run_at: None,
+        person: None,
     }
 }
 

@@ -10,8 +10,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AgentRole, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind, FixedClock, FixedEntropy, MicroUsd,
-    ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId, WarrantId,
+    AgentRole, BudgetActions, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind, FixedClock, FixedEntropy,
+    MicroUsd, ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId, WarrantId,
 };
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};
@@ -79,14 +79,32 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.event_add(&lease, &[event("a"), event("b")]));
     call!(journal, tx.refusal_add(&lease, &Refusal::new(Rule::ForcePush, "x", "y")));
     call!(journal, tx.run_charge(&lease, 5, 6));
-    call!(journal, tx.budget_set(&BudgetHolder::Org, BudgetPeriod::Month, MicroUsd::from_micro(500)));
     call!(
         journal,
-        tx.budget_set(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Day, MicroUsd::from_micro(400))
+        tx.budget_set(
+            &BudgetHolder::Org,
+            BudgetPeriod::Month,
+            MicroUsd::from_micro(500),
+            &BudgetActions::default()
+        )
     );
     call!(
         journal,
-        tx.budget_set(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Week, MicroUsd::from_micro(1))
+        tx.budget_set(
+            &BudgetHolder::Agent("fixer".to_owned()),
+            BudgetPeriod::Day,
+            MicroUsd::from_micro(400),
+            &BudgetActions::default()
+        )
+    );
+    call!(
+        journal,
+        tx.budget_set(
+            &BudgetHolder::Agent("fixer".to_owned()),
+            BudgetPeriod::Week,
+            MicroUsd::from_micro(1),
+            &BudgetActions::default()
+        )
     );
     call!(journal, tx.budget_remove(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Week));
     let account = call!(journal, tx.charge_account(run));
@@ -96,6 +114,30 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.charge_reserve(&lease, &account, &ask(call(2), 200, 100)));
     call!(journal, tx.charge_reserve(&lease, &account, &ask(call(3), 200, 100)));
     call!(journal, tx.charge_settle(&lease, &settled(call(1), 150)));
+    call!(journal, tx.charge_settle_of(run, &settled(call(1), 150)));
+    call!(journal, tx.budget_alert(&lease, &account));
+    let rich = crate::charge::account(9_000_000);
+    call!(journal, tx.budget_remove(&BudgetHolder::Org, BudgetPeriod::Month));
+    call!(journal, tx.budget_remove(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Day));
+    call!(journal, tx.charge_hold(&lease, &rich, call(8), MicroUsd::from_micro(5_000)));
+    call!(journal, tx.charge_draw(run, call(8), &ask(call(9), 40, 40), MicroUsd::from_micro(40)));
+    call!(journal, tx.charge_release(run, call(8)));
+    call!(
+        journal,
+        tx.budget_set(
+            &BudgetHolder::Org,
+            BudgetPeriod::Month,
+            MicroUsd::from_micro(500),
+            &BudgetActions::default()
+        )
+    );
+    call!(journal, tx.project_add("web"));
+    call!(journal, tx.project_add("gone"));
+    let web = tx.project_get("web").await.unwrap().unwrap();
+    call!(journal, tx.project_assign(repository, web.id));
+    call!(journal, tx.project_unassign(repository));
+    call!(journal, tx.project_assign(repository, web.id));
+    call!(journal, tx.project_remove("gone"));
     call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
     call!(journal, tx.price_table_reset());
     let models: OfferPattern = "anthropic/*".parse().unwrap();
@@ -216,7 +258,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     journal.note("audit_export", &(answer, exported));
     call!(journal, tx.outbox_list(100));
     let (first, last) = (CalendarDay::FIRST, CalendarDay::LAST);
-    for by in [ChargeBy::Model, ChargeBy::Agent, ChargeBy::Day] {
+    for by in [ChargeBy::Model, ChargeBy::Agent, ChargeBy::Project, ChargeBy::Person, ChargeBy::Day] {
         call!(journal, tx.charge_by(by, first, last));
     }
     call!(journal, tx.charge_of_run(ids.run));
@@ -224,6 +266,11 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.charge_get(call(1)));
     call!(journal, tx.budget_list());
     call!(journal, tx.budget_standing());
+    call!(journal, tx.budget_list_of(&BudgetHolder::Org));
+    let web = call!(journal, tx.project_get("web")).unwrap();
+    call!(journal, tx.project_list());
+    call!(journal, tx.project_of(ids.repository));
+    call!(journal, tx.project_repositories(web.id));
     call!(journal, tx.price_table());
     call!(journal, tx.model_rule_list());
     call!(journal, tx.model_route_list());

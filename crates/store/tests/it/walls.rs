@@ -7,7 +7,7 @@ use tipstaff_seal::Secret;
 use tipstaff_store::{Engine, OrgScope, PostgresPasswords, Store, StoreConfig};
 use tipstaff_testkit::postgres::{OWNER, SUPERUSER};
 
-const TENANT_TABLES: [&str; 24] = [
+const TENANT_TABLES: [&str; 26] = [
     "org",
     "member",
     "repository",
@@ -32,6 +32,8 @@ const TENANT_TABLES: [&str; 24] = [
     "model_rule",
     "model_route",
     "publication",
+    "project",
+    "project_repository",
 ];
 
 struct Attack {
