@@ -1,7 +1,8 @@
 //! Beginning a run: the lease, the run's row, the signed warrant and their audit records, in one transaction.
 
 use crate::context::Context;
-use crate::control::LocalControlPlane;
+use crate::control::teller::Teller;
+use crate::control::{LedgerParts, LocalControlPlane};
 use crate::exit::Problem;
 use crate::models::RunModels;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use tipstaff_broker::{Mirror, PlainHttp, Source};
 use tipstaff_model::warrant::{HostChoice, HostPattern, IssueRequest, ModelGrant, RepositoryGrant};
 use tipstaff_model::{
-    AuditAction, AuditDraft, ControlPlane, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
+    AuditAction, AuditDraft, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
 };
 use tipstaff_runner::{Cancel, Job, RunLock};
 use tipstaff_seal::SignedWarrant;
@@ -125,7 +126,7 @@ fn models(warrant: &Warrant) -> String {
 pub(crate) struct Begun {
     pub(crate) run: RunId,
     pub(crate) job: Job,
-    pub(crate) control: Arc<dyn ControlPlane>,
+    pub(crate) control: Arc<LocalControlPlane>,
 }
 
 /// Begins the run of a lease within `tx` and commits: when this returns, the run is on record, and its lock is held.
@@ -190,7 +191,15 @@ pub(crate) async fn begin(
         }
     };
     let base_branch = base_branch(&task);
-    let control = LocalControlPlane::new(context.store.clone(), lease, Arc::clone(&context.clock));
+    let parts = LedgerParts {
+        store: context.store.clone(),
+        clock: Arc::clone(&context.clock),
+        entropy: Arc::clone(&context.entropy),
+        teller: Teller::new(context.notifier()),
+        spool: crate::control::spool::folder(context.layout.home()),
+        reserve: context.config.money.reserve()?,
+    };
+    let control = LocalControlPlane::new(parts, lease);
     Ok(Begun {
         run,
         job: Job { task, warrant: signed, key, lock, mirror, base_branch, cancel, gateway, redactor },

@@ -2,12 +2,14 @@
 
 mod models;
 mod money;
+mod projects;
 mod publish;
 
 pub(crate) use models::{ModelsCommand, RuleChoice};
 pub(crate) use money::{
     BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
 };
+pub(crate) use projects::ProjectsCommand;
 
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
 
@@ -100,10 +102,13 @@ pub(crate) enum Command {
     /// What models cost, and your own price table
     #[command(subcommand)]
     Prices(PricesCommand),
-    /// How much your org and its agents may spend in a day, a week or a month
+    /// Repositories whose money is counted together
+    #[command(subcommand)]
+    Projects(ProjectsCommand),
+    /// How much your org, its projects, people and agents may spend in a day, a week or a month
     #[command(subcommand)]
     Budgets(BudgetsCommand),
-    /// What was spent, by model, agent or day
+    /// What was spent, by model, agent, project, person or day
     Costs(CostsArgs),
     /// Take secrets out of text, from standard input to standard output
     Redact(RedactArgs),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
-use tipstaff_model::OfferPattern;
+use tipstaff_model::{MicroUsd, OfferPattern};
 use tipstaff_model::warrant::HostPattern;
 use tipstaff_runner::{Stall, wrong_line};
 
@@ -31,6 +31,45 @@ pub(crate) struct Config {
     pub(crate) run: RunConfig,
     /// How granted hosts are reached.
     pub(crate) network: NetworkConfig,
+    /// What may be spent while the store can't be reached.
+    pub(crate) money: MoneyConfig,
+    /// Whom to tell about budgets.
+    pub(crate) notify: NotifyConfig,
+}
+
+/// The reserve of a run that nobody configured: $0.05.
+const USUAL_RESERVE: MicroUsd = MicroUsd::from_micro(50_000);
+
+/// The `[money]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MoneyConfig {
+    /// What a run may spend while the store can't be reached, in dollars; `"0"` for nothing.
+    reserve: Option<String>,
+}
+
+impl MoneyConfig {
+    /// The reserve of a run.
+    pub(crate) fn reserve(&self) -> anyhow::Result<MicroUsd> {
+        match self.reserve.as_deref() {
+            None => Ok(USUAL_RESERVE),
+            Some("0" | "0.0" | "0.00" | "$0") => Ok(MicroUsd::ZERO),
+            Some(text) => text.parse::<MicroUsd>().map_err(|error| {
+                Problem::usage(
+                    "config-invalid",
+                    format!("money.reserve in {CONFIG_FILE}: {error}; \"0\" for none"),
+                )
+            }),
+        }
+    }
+}
+
+/// The `[notify]` table.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NotifyConfig {
+    /// The program that is told when a share of a budget is spent, and its arguments.
+    pub(crate) command: Vec<String>,
 }
 
 /// The `[network]` table.
@@ -166,6 +205,17 @@ mod tests {
             assert!(of(&format!("[network.hosts]\n{bad}\n")).is_err(), "{bad}");
         }
         assert!(toml::from_str::<Config>("[network.hosts]\n\"a.b\" = [\"nowhere\"]\n").is_err());
+    }
+
+    #[test]
+    fn a_reserve_is_an_amount_or_nothing() {
+        let reserve = |text: &str| toml::from_str::<Config>(text).unwrap().money.reserve();
+        assert_eq!(reserve("").unwrap().micro(), 50_000);
+        assert_eq!(reserve("[money]\nreserve = \"0\"\n").unwrap(), MicroUsd::ZERO);
+        assert_eq!(reserve("[money]\nreserve = \"0.2\"\n").unwrap().micro(), 200_000);
+        assert!(reserve("[money]\nreserve = \"much\"\n").is_err());
+        let config: Config = toml::from_str("[notify]\ncommand = [\"/usr/bin/mail\", \"me\"]\n").unwrap();
+        assert_eq!(config.notify.command.len(), 2);
     }
 
     #[test]

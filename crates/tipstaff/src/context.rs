@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::env::Environment;
 use crate::exit::Problem;
+use crate::notify::Notifier;
 use crate::output::Output;
 use anyhow::Context as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -176,6 +177,17 @@ impl Context {
         &self.principal.scope
     }
 
+    /// Whoever tells the operator about budgets.
+    pub(crate) fn notifier(&self) -> Notifier {
+        Notifier {
+            store: self.store.clone(),
+            scope: self.scope().clone(),
+            command: self.config.notify.command.clone(),
+            home: self.layout.home().to_owned(),
+            output: self.output,
+        }
+    }
+
     /// The one client for models' providers of this process, made when it is first needed.
     pub(crate) fn gateway_client(&self) -> anyhow::Result<&GatewayClient> {
         if self.gateway_client.get().is_none() {
@@ -227,6 +239,8 @@ impl Context {
 
     /// Marks the runs of dead processes, and only then removes what they left.
     async fn recover(&self) -> anyhow::Result<()> {
+        crate::control::successor::spools_written(self).await?;
+        self.notifier().deliver().await;
         for leftover in leftovers(&self.layout)? {
             let run = leftover.run;
             self.mark_interrupted(run, |owner| owner == leftover.owner).await?;

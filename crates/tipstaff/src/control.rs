@@ -1,9 +1,15 @@
 //! The control plane of one machine: the port that runner and broker speak to, over the store, fenced by the lease.
 
 mod ledger;
+mod reserve;
+pub(crate) mod spool;
+pub(crate) mod successor;
+pub(crate) mod teller;
 
 use ledger::Ledger;
+pub(crate) use ledger::LedgerParts;
 use std::sync::Arc;
+use teller::Teller;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AuditAction, AuditDraft, AuditOutcome, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, Clock,
@@ -17,13 +23,16 @@ pub(crate) struct LocalControlPlane {
     lease: Lease,
     clock: Arc<dyn Clock>,
     ledger: Ledger,
+    /// Tells people.
+    pub(crate) teller: Teller,
 }
 
 impl LocalControlPlane {
     /// Speaks for `lease`.
-    pub(crate) fn new(store: Store, lease: Lease, clock: Arc<dyn Clock>) -> Self {
-        let ledger = Ledger::new(store.clone(), lease.clone());
-        Self { store, lease, clock, ledger }
+    pub(crate) fn new(parts: LedgerParts, lease: Lease) -> Self {
+        let (store, clock, teller) = (parts.store.clone(), Arc::clone(&parts.clock), parts.teller.clone());
+        let ledger = Ledger::new(parts, lease.clone());
+        Self { store, lease, clock, ledger, teller }
     }
 
     fn actor(&self) -> String {
@@ -37,6 +46,11 @@ impl LocalControlPlane {
     }
 
     async fn update(&self, update: RunUpdate) -> Result<(), ControlPlaneError> {
+        let ends = update.state.is_some_and(RunState::is_final);
+        if ends {
+            // What waits for the store comes before the end, which gives the reserve back.
+            self.ledger.flush().await;
+        }
         let mut tx = self.begin().await?;
         tx.run_update(&self.lease, &update).await.map_err(told)?;
         if let Some(state) = update.state {
@@ -62,7 +76,12 @@ impl LocalControlPlane {
                 }
             }
         }
-        tx.commit().await.map_err(told)
+        tx.commit().await.map_err(told)?;
+        if ends {
+            self.ledger.end().await;
+            self.teller.send_and_wait().await;
+        }
+        Ok(())
     }
 }
 

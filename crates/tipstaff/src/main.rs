@@ -10,6 +10,7 @@ mod env;
 mod exit;
 mod git_credential;
 mod models;
+mod notify;
 mod output;
 mod transcript;
 mod watch;
@@ -89,6 +90,9 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         }
         Command::Prices(command) => {
             commands::prices::prices(command, Context::open(env, output).await?).await
+        }
+        Command::Projects(command) => {
+            commands::projects::projects(command, Context::open(env, output).await?).await
         }
         Command::Budgets(command) => {
             commands::budgets::budgets(command, Context::open(env, output).await?).await

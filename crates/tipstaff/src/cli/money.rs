@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use tipstaff_model::{BudgetHolder, BudgetPeriod, CalendarDay, MicroUsd};
+use tipstaff_model::budget::{percent_of, percents_of};
+use tipstaff_model::{BudgetActions, BudgetPeriod, CalendarDay, MicroUsd};
 
 /// `tipstaff secrets …`
 #[derive(Debug, Subcommand)]
@@ -73,13 +74,21 @@ pub(crate) enum BudgetsCommand {
     #[command(after_help = "\
 Examples:
   tipstaff budgets set --org --per month 200
-  tipstaff budgets set --agent claude-builder --per day 5.50")]
+  tipstaff budgets set --agent claude-builder --per day 5.50
+  tipstaff budgets set --project web --per week 50 --notify 50,90 --slow 90
+  tipstaff budgets set --person ann --per month 20 --stop never
+
+A budget that is changed keeps the actions that are not named. --slow lets its model calls come one at a time, with a \
+pause that grows from 1 s to 30 s. People are told in the run's story, at the terminal, in the audit log, and by \
+[notify] command of config.toml.")]
     Set {
         #[command(flatten)]
         which: BudgetChoice,
         /// How much, in US dollars, above 0 and at most 1000000
         #[arg(value_name = "USD", value_parser = super::parse_budget, allow_hyphen_values = true)]
         amount: MicroUsd,
+        #[command(flatten)]
+        actions: ActionChoice,
     },
     /// Remove a budget
     Remove {
@@ -91,21 +100,70 @@ Examples:
 /// Whose budget, over which period.
 #[derive(Debug, Args)]
 pub(crate) struct BudgetChoice {
-    /// Of everybody in your org together
-    #[arg(long, required_unless_present = "agent", conflicts_with = "agent")]
-    pub(crate) org: bool,
-    /// Of the runs of one agent together
-    #[arg(long, value_name = "NAME")]
-    pub(crate) agent: Option<String>,
+    #[command(flatten)]
+    pub(crate) holder: HolderChoice,
     /// The period: day, week (from Monday) or month
     #[arg(long, value_name = "PERIOD", value_parser = parse_period)]
     pub(crate) per: BudgetPeriod,
 }
 
-impl From<&BudgetChoice> for BudgetHolder {
-    fn from(which: &BudgetChoice) -> Self {
-        which.agent.clone().map_or(Self::Org, Self::Agent)
+/// Whose budget.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct HolderChoice {
+    /// Of everybody in your org together
+    #[arg(long)]
+    pub(crate) org: bool,
+    /// Of the runs on the repositories of one project together
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// Of the runs that one person started, together: by name or id, or `me`
+    #[arg(long, value_name = "PERSON")]
+    pub(crate) person: Option<String>,
+    /// Of the runs of one agent together
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+}
+
+/// What happens at which share of a budget.
+#[derive(Debug, Args)]
+pub(crate) struct ActionChoice {
+    /// Tell people at these shares, in percent, or never [default: 50,80,100]
+    #[arg(long, value_name = "PERCENT,…", value_parser = parse_shares)]
+    notify: Option<Shares>,
+    /// Slow model calls down from this share on, in percent, or never [default: never]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
+    slow: Option<Share>,
+    /// Refuse model calls from this share on, in percent, or never [default: 100]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
+    stop: Option<Share>,
+}
+
+/// Shares of a budget, in percent.
+#[derive(Debug, Clone)]
+pub(crate) struct Shares(Vec<u16>);
+
+/// A share of a budget, in percent, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share(Option<u16>);
+
+impl ActionChoice {
+    /// The actions, where not all are named with those that there are.
+    pub(crate) fn over(self, known: BudgetActions) -> BudgetActions {
+        BudgetActions {
+            notify: self.notify.map_or(known.notify, |shares| shares.0),
+            slow: self.slow.map_or(known.slow, |share| share.0),
+            stop: self.stop.map_or(known.stop, |share| share.0),
+        }
     }
+}
+
+fn parse_shares(text: &str) -> Result<Shares, String> {
+    percents_of(text).map(Shares).map_err(|error| error.to_string())
+}
+
+fn parse_share(text: &str) -> Result<Share, String> {
+    percent_of(text).map(Share).map_err(|error| error.to_string())
 }
 
 /// `tipstaff costs`
@@ -114,6 +172,7 @@ impl From<&BudgetChoice> for BudgetHolder {
 Examples:
   tipstaff costs
   tipstaff costs --by agent --since 7d
+  tipstaff costs --by project
   tipstaff costs --by day --since 2026-01-01 --csv > costs.csv")]
 pub(crate) struct CostsArgs {
     /// By what
@@ -134,6 +193,10 @@ pub(crate) enum CostsBy {
     Model,
     /// The agent's name
     Agent,
+    /// The project of the repository
+    Project,
+    /// Who started the run
+    Person,
     /// The day
     Day,
 }
@@ -143,6 +206,8 @@ impl CostsBy {
         match self {
             Self::Model => "model",
             Self::Agent => "agent",
+            Self::Project => "project",
+            Self::Person => "person",
             Self::Day => "day",
         }
     }

@@ -1,9 +1,10 @@
-//! `tipstaff costs`: what was spent, by model, agent or day.
+//! `tipstaff costs`: what was spent, by model, agent, project, person or day.
 
 use crate::cli::{CostsArgs, CostsBy};
 use crate::context::Context;
 use crate::output::Tone;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use tipstaff_model::{CalendarDay, MicroUsd};
 use tipstaff_store::{ChargeBy, ChargeSum};
@@ -18,6 +19,8 @@ pub(crate) async fn costs(arguments: CostsArgs, context: Context) -> anyhow::Res
     let by = match arguments.by {
         CostsBy::Model => ChargeBy::Model,
         CostsBy::Agent => ChargeBy::Agent,
+        CostsBy::Project => ChargeBy::Project,
+        CostsBy::Person => ChargeBy::Person,
         CostsBy::Day => ChargeBy::Day,
     };
     let mut sums = context.store.read(context.scope()).await?.charge_by(by, since, today).await?;
@@ -43,12 +46,13 @@ pub(crate) async fn costs(arguments: CostsArgs, context: Context) -> anyhow::Res
         ));
         return Ok(ExitCode::SUCCESS);
     }
+    let people = super::budgets::people(&context).await?;
     let longest = sums.iter().map(|sum| sum.cost.micro()).max().unwrap_or(0);
     let blocks = output.colours();
     let mut rows: Vec<Vec<String>> = sums
         .iter()
         .map(|sum| {
-            let mut row = row(sum, &label(sum, by));
+            let mut row = row(sum, &label(sum, by, &people));
             row.push(bar(sum.cost, longest, blocks));
             row
         })
@@ -57,6 +61,8 @@ pub(crate) async fn costs(arguments: CostsArgs, context: Context) -> anyhow::Res
     let head = match by {
         ChargeBy::Model => "MODEL",
         ChargeBy::Agent => "AGENT",
+        ChargeBy::Project => "PROJECT",
+        ChargeBy::Person => "PERSON",
         ChargeBy::Day => "DAY (UTC)",
     };
     output.table(&[head, "COST", "CALLS", "INPUT", "CACHED", "OUTPUT", ""], &rows);
@@ -87,11 +93,14 @@ fn total(sums: &[ChargeSum]) -> ChargeSum {
     })
 }
 
-fn label(sum: &ChargeSum, by: ChargeBy) -> String {
+fn label(sum: &ChargeSum, by: ChargeBy, people: &BTreeMap<String, String>) -> String {
     let name = match by {
         ChargeBy::Model => format!("{}/{}", sum.provider, sum.key),
         ChargeBy::Agent if sum.key.is_empty() => "(no agent)".to_owned(),
-        ChargeBy::Agent | ChargeBy::Day => sum.key.clone(),
+        ChargeBy::Project if sum.key.is_empty() => "(no project)".to_owned(),
+        ChargeBy::Person if sum.key.is_empty() => "(nobody)".to_owned(),
+        ChargeBy::Person => people.get(&sum.key).unwrap_or(&sum.key).clone(),
+        ChargeBy::Agent | ChargeBy::Project | ChargeBy::Day => sum.key.clone(),
     };
     // A model's name comes from a request or a provider.
     crate::watch::plain(&name)
@@ -150,6 +159,8 @@ fn csv(sums: &[ChargeSum], by: ChargeBy) -> String {
     let word = match by {
         ChargeBy::Model => "model",
         ChargeBy::Agent => "agent",
+        ChargeBy::Project => "project",
+        ChargeBy::Person => "person",
         ChargeBy::Day => "day",
     };
     for sum in sums {

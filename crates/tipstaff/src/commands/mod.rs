@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod prices;
+pub(crate) mod projects;
 pub(crate) mod provenance;
 pub(crate) mod publish;
 pub(crate) mod redact;

@@ -39,6 +39,7 @@ pub(crate) async fn run(
     runner.program(task.engine).await?;
     let asker = if arguments.queue { Asker::Worker } else { Asker::Person(task.engine) };
     let gateway = crate::models::prepare(&context, &task, asker).await?;
+    context.config.money.reserve()?;
     let (kind, text) = match &source {
         Source::Local(_) => (RepositoryKind::Local, source_text(&source)),
         Source::Remote(_) => (RepositoryKind::Url, source_text(&source)),
@@ -56,6 +57,7 @@ pub(crate) async fn run(
         dedup_key: None,
         max_attempts,
         run_at: None,
+        person: Some(context.principal.member),
     };
     let id = tx.task_add(draft).await?.id();
     tx.audit_note(
@@ -83,6 +85,7 @@ pub(crate) async fn run(
     let warrant = begun.job.warrant.warrant.clone();
     announce(&context, &warrant, begun.run);
     let live = Arc::new(Live::new(context.output));
+    begun.control.teller.watched_by(Arc::clone(&live) as _);
     let outcome = runner.carry_out(begun.job, begun.control, live).await;
     context.pin_checkpoint().await?;
     let outcome = outcome?;

@@ -120,7 +120,9 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
         Ok((mirror, gateway)) => {
             let begun = begin(context, tx, lease, task, mirror, cancel, gateway).await?;
             let observer = Quiet { context: Arc::clone(context), run: begun.run.short() };
-            runner.carry_out(begun.job, begun.control, Arc::new(observer)).await?;
+            let observer = Arc::new(observer);
+            begun.control.teller.watched_by(Arc::clone(&observer) as _);
+            runner.carry_out(begun.job, begun.control, observer).await?;
         }
         Err(error) => {
             // The repository is gone or unreadable: on record as a run that failed before it prepared anything.
