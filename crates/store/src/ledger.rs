@@ -466,7 +466,8 @@ impl OrgTx {
     }
 
     /// Sets money of the lease's run aside for calls while the store can't be reached: at most `most`, and at most a
-    /// twentieth of what the tightest budget has free, so that a reserve starves nobody. What was set aside.
+    /// twentieth of what the tightest budget has free, so that a reserve starves nobody. What was set aside; asking
+    /// again sets nothing more aside.
     ///
     /// # Errors
     /// `lease-lost`.
@@ -479,6 +480,9 @@ impl OrgTx {
     ) -> Result<MicroUsd, StoreError> {
         self.lease_guard(lease).await?;
         self.charge_gate().await?;
+        if let Some(known) = self.charge_get(hold).await?.filter(|known| known.run == lease.run()) {
+            return Ok(if known.state == ChargeState::Held { known.reserved } else { MicroUsd::ZERO });
+        }
         let today = CalendarDay::at(self.inner.now());
         let (bounds, _) = self.charge_bounds(lease.run(), account, today).await?;
         let free = bounds.iter().map(Bound::free).min().unwrap_or(0);

@@ -4,5 +4,7 @@
 pub mod model_server;
 pub mod postgres;
 
-pub use model_server::{ModelServer, ModelServerConfig, RecordedRequest, RequestKind, script_prompt};
+pub use model_server::{
+    ModelServer, ModelServerConfig, RecordedRequest, RequestKind, SIDE_USAGE, script_prompt,
+};
 pub use postgres::{Durability, HarnessError, PostgresServer};

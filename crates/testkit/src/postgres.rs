@@ -62,6 +62,7 @@ pub const OWNER: &str = "tipstaff_owner";
 pub struct PostgresServer {
     binaries: PathBuf,
     folder: PathBuf,
+    user: Option<(u32, u32)>,
     // Holds the pipe whose end stops the server.
     keeper: Mutex<Child>,
 }
@@ -149,7 +150,7 @@ impl PostgresServer {
         keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = keeper.spawn().map_err(io("starting PostgreSQL"))?;
         wait_until_ready(&mut child)?;
-        let server = Self { binaries, folder, keeper: Mutex::new(child) };
+        let server = Self { binaries, folder, user, keeper: Mutex::new(child) };
         server.sql("postgres", &format!("create role {OWNER} login createrole"))?;
         Ok(server)
     }
@@ -203,6 +204,41 @@ impl PostgresServer {
         self.sql("postgres", &format!("create database {name} template {template} owner {OWNER}")).map(drop)
     }
 
+    fn control(&self, arguments: &[&str]) -> Result<(), HarnessError> {
+        let mut control = command(&self.binaries.join("pg_ctl"));
+        if let Some((uid, gid)) = self.user {
+            control.gid(gid).uid(uid);
+        }
+        control.arg("-D").arg(self.folder.join("data")).args(["-w", "-s"]).args(arguments);
+        // It leaves the server behind, which must not hold our pipes.
+        control.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = control.status().map_err(io("starting pg_ctl"))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(HarnessError::Program { program: "pg_ctl".to_owned(), output: status.to_string() })
+    }
+
+    /// Stops the server: connections are cut, what was committed stays. [`PostgresServer::resume`] starts it again.
+    ///
+    /// # Errors
+    /// [`HarnessError::Program`] when it does not stop.
+    pub fn halt(&self) -> Result<(), HarnessError> {
+        self.control(&["-m", "fast", "stop"])
+    }
+
+    /// Starts the server again after [`PostgresServer::halt`], and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`HarnessError::Program`] when it does not start.
+    pub fn resume(&self) -> Result<(), HarnessError> {
+        let options = format!(
+            "-k {} -c listen_addresses= -c max_connections=300 -c shared_buffers=64MB -c fsync=off",
+            self.folder.display()
+        );
+        self.control(&["-o", &options, "start"])
+    }
+
     /// Ends every connection to a database, as a restart of the server would.
     ///
     /// # Errors
@@ -231,8 +267,13 @@ binaries=$1; folder=$2; shift 2
 server=$!
 trap '' INT TERM HUP
 cat >/dev/null
-kill -INT $server
-wait $server
+# A server that was stopped and started again is not our child.
+server=$(head -n 1 "$folder/data/postmaster.pid" 2>/dev/null)
+if [ -n "$server" ]; then
+  kill -INT "$server"
+  while kill -0 "$server" 2>/dev/null; do sleep 0.05; done
+fi
+wait
 rm -rf "$folder"
 "#;
 
@@ -278,6 +319,10 @@ mod tests {
         server.sql("one", "create table t (a bigint); insert into t values (1), (2)").unwrap();
         server.database_copy("one", "two").unwrap();
         assert_eq!(server.sql("two", "select a, a + 1 from t order by a").unwrap(), "1|2\n2|3");
+        server.halt().unwrap();
+        assert!(server.sql("two", "select 1").is_err());
+        server.resume().unwrap();
+        assert_eq!(server.sql("two", "select count(*) from t").unwrap(), "2");
         assert!(matches!(server.sql("one", "select nothing"), Err(HarnessError::Program { .. })));
         let folder = server.folder.clone();
         assert!(folder.join(".s.PGSQL.5432").exists());

@@ -9,6 +9,7 @@ pub(crate) mod teller;
 use ledger::Ledger;
 pub(crate) use ledger::LedgerParts;
 use std::sync::Arc;
+use std::time::Duration;
 use teller::Teller;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
@@ -16,6 +17,9 @@ use tipstaff_model::{
     ControlPlane, ControlPlaneError, EventDraft, EventKind, Heartbeat, Refusal, RunState,
 };
 use tipstaff_store::{ChargeSum, LEASE_MS, Lease, OrgTx, Store, StoreError};
+
+/// How long a heartbeat, or the keeping of output, waits for the store; both are tried again.
+const SOON: Duration = Duration::from_secs(2);
 
 /// The control plane for one lease.
 pub(crate) struct LocalControlPlane {
@@ -43,6 +47,11 @@ impl LocalControlPlane {
         let mut tx = self.store.begin(self.lease.scope()).await.map_err(told)?;
         tx.lease_guard(&self.lease).await.map_err(told)?;
         Ok(tx)
+    }
+
+    /// The same for what can wait: a store that does not answer holds nothing up that watches the run.
+    async fn begin_soon(&self) -> Result<OrgTx, ControlPlaneError> {
+        tokio::time::timeout(SOON, self.begin()).await.unwrap_or_else(|_| Err(silent()))
     }
 
     async fn update(&self, update: RunUpdate) -> Result<(), ControlPlaneError> {
@@ -83,6 +92,10 @@ impl LocalControlPlane {
         }
         Ok(())
     }
+}
+
+fn silent() -> ControlPlaneError {
+    ControlPlaneError::Unavailable(format!("the store did not answer within {} s", SOON.as_secs()))
 }
 
 /// The verdict on a run, with what it stands on.
@@ -130,7 +143,12 @@ pub(crate) fn told(error: StoreError) -> ControlPlaneError {
 
 impl ControlPlane for LocalControlPlane {
     fn heartbeat(&self) -> BoxFuture<'_, Result<Heartbeat, ControlPlaneError>> {
-        Box::pin(async move { self.store.lease_renew(&self.lease, LEASE_MS).await.map_err(told) })
+        Box::pin(async move {
+            match tokio::time::timeout(SOON, self.store.lease_renew(&self.lease, LEASE_MS)).await {
+                Ok(renewed) => renewed.map_err(told),
+                Err(_) => Err(silent()),
+            }
+        })
     }
 
     fn record(&self, draft: AuditDraft) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
@@ -172,7 +190,7 @@ impl ControlPlane for LocalControlPlane {
 
     fn events(&self, events: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(async move {
-            let mut tx = self.begin().await?;
+            let mut tx = self.begin_soon().await?;
             tx.event_add(&self.lease, &events).await.map_err(told)?;
             tx.commit().await.map_err(told)
         })

@@ -25,6 +25,8 @@ use tokio::sync::oneshot;
 const MOST_AT_ONCE: usize = 64;
 /// After so long without an answer, the store counts as out of reach; the broker waits for longer than that.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while it is known to be out of reach.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 /// The pauses between looks whether the store is back: the first, and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
@@ -201,9 +203,12 @@ impl Inner {
                 let Some(me) = me.upgrade() else { return };
                 let (sender, receiver) = oneshot::channel();
                 me.ask(Ask::Flush(sender));
-                drop(me.clone());
                 if receiver.await.unwrap_or(true) {
                     held(&me.queue).looking = false;
+                    // Something may have come to wait in this very moment.
+                    if me.reserve.lock().await.is_waiting() {
+                        me.look();
+                    }
                     return;
                 }
             }
@@ -300,9 +305,10 @@ impl Inner {
         if nothing {
             return Ok(batch.iter().map(|_| Outcome::Settled).collect());
         }
-        let took = tokio::time::timeout(PATIENCE, self.transaction(batch, reserve)).await;
+        let patience = if reserve.is_waiting() { SHORT_PATIENCE } else { PATIENCE };
+        let took = tokio::time::timeout(patience, self.transaction(batch, reserve)).await;
         let (outcomes, news) = took.unwrap_or(Err(StoreError::Busy {
-            waited_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
+            waited_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         }))?;
         reserve.written(batch.iter().zip(&outcomes).filter_map(|(ask, outcome)| match (ask, outcome) {
             (Ask::Reserve(request, _), Outcome::Answer(ChargeAnswer::Granted(_))) => {
@@ -338,6 +344,7 @@ impl Inner {
         batch: &[Ask],
         reserve: &mut Reserve,
     ) -> Result<(Vec<Outcome>, News), StoreError> {
+        reserve.begins();
         let mut tx = self.store.begin(self.lease.scope()).await?;
         // The lease before the ledger's gate, as everybody takes them; a settlement needs none.
         match tx.lease_guard(&self.lease).await {

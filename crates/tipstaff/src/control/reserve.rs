@@ -34,6 +34,8 @@ pub(super) struct Reserve {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     state: State,
+    /// What the transaction that is under way sets aside.
+    asked: Option<MicroUsd>,
     spool: Option<Spool>,
     /// Calls that the store granted and that are open.
     granted: BTreeSet<RowId>,
@@ -60,6 +62,7 @@ impl Reserve {
             clock,
             entropy,
             state: State::Unasked,
+            asked: None,
             spool: None,
             granted: BTreeSet::new(),
             drawn: BTreeSet::new(),
@@ -88,12 +91,14 @@ impl Reserve {
         Some((hold, self.most))
     }
 
-    /// The store set this much aside, once its transaction is committed.
-    pub(super) fn was_held(&mut self, amount: MicroUsd) {
-        if let State::Asked(hold) = self.state {
-            self.state =
-                if amount == MicroUsd::ZERO { State::Gone(Some(hold)) } else { State::Held(hold, amount) };
-        }
+    /// The store sets this much aside; it counts once the transaction is committed.
+    pub(super) const fn was_held(&mut self, amount: MicroUsd) {
+        self.asked = Some(amount);
+    }
+
+    /// A transaction begins: what one before asked for and did not get done is asked for again.
+    pub(super) const fn begins(&mut self) {
+        self.asked = None;
     }
 
     /// The reserve gave way to a call.
@@ -164,6 +169,12 @@ impl Reserve {
 
     /// A transaction was committed: the store has what waited, and granted (`true`) or settled these calls.
     pub(super) fn written(&mut self, calls: impl Iterator<Item = (RowId, bool)>) {
+        if let (State::Asked(hold), Some(amount)) = (self.state, self.asked.take()) {
+            self.state = match amount {
+                MicroUsd::ZERO => State::Gone(Some(hold)),
+                amount => State::Held(hold, amount),
+            };
+        }
         for (call, granted) in calls {
             if granted {
                 self.granted.insert(call);

@@ -14,6 +14,8 @@ mod bad_agents;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod first_run;
@@ -49,6 +51,8 @@ mod secrets;
 mod session;
 #[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod usage_compared;
 #[cfg(test)]
 mod verification;
 #[cfg(test)]
