@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
-use tipstaff_model::{MicroUsd, OfferPattern};
 use tipstaff_model::warrant::HostPattern;
+use tipstaff_model::{MicroUsd, OfferPattern};
 use tipstaff_runner::{Stall, wrong_line};
 
 /// The name of the file.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AgentRole, BudgetActions, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind, FixedClock, FixedEntropy,
-    MicroUsd, ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId, WarrantId,
+    MicroUsd, ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId,
+    WarrantId,
 };
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};

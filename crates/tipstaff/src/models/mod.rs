@@ -91,8 +91,10 @@ async fn bound(context: &Context, task: &TaskSpec) -> anyhow::Result<(Vec<ModelG
 }
 
 /// The project that a task's repository belongs to.
-pub(crate) async fn project_of(_: &Context, _: &TaskSpec) -> anyhow::Result<Option<String>> {
-    Ok(None)
+pub(crate) async fn project_of(context: &Context, task: &TaskSpec) -> anyhow::Result<Option<String>> {
+    let mut read = context.store.read(context.scope()).await?;
+    let Some(known) = read.repository_by_source(&task.source).await? else { return Ok(None) };
+    Ok(read.project_of(known.id).await?.map(|project| project.name))
 }
 
 /// What one task is given to ask models: upstreams with their keys, routes and prices.
