@@ -10,7 +10,6 @@ pub(crate) use money::{
     BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
 };
 pub(crate) use projects::ProjectsCommand;
-
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
 
 use clap::{Args, Parser, Subcommand};
