@@ -45,6 +45,11 @@ pub trait ControlPlane: Send + Sync {
     fn record(&self, draft: AuditDraft) -> BoxFuture<'_, Result<(), ControlPlaneError>>;
     /// Keeps a refusal: in the run's list, its story and the audit log.
     fn refusal(&self, refusal: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>>;
+    /// Says at the end of a broker how often each kept refusal was met. One that keeps no counts takes note of nothing.
+    fn refusal_counts(&self, counts: Vec<(Refusal, u64)>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        let _ = counts;
+        Box::pin(async { Ok(()) })
+    }
     /// Appends events to the run's story, in order.
     fn events(&self, events: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>>;
     /// Moves the run on, or notes facts about it; audited when the state changes.

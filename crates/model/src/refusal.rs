@@ -1,6 +1,8 @@
 //! Refusals: what was wanted, which rule said no, and what to do next.
 
+use crate::warrant::HostPattern;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 macro_rules! rules {
@@ -138,6 +140,20 @@ impl Refusal {
     pub fn new(rule: Rule, wanted: impl AsRef<str>, why: impl AsRef<str>) -> Self {
         Self { rule, wanted: clean(wanted.as_ref()), why: clean(why.as_ref()) }
     }
+
+    /// What a person can do about this very refusal: for a host, the option that grants it.
+    #[must_use]
+    pub fn next_step(&self) -> Cow<'static, str> {
+        match (self.rule, self.wanted.parse::<HostPattern>()) {
+            (Rule::HostNotGranted | Rule::PortNotGranted, Ok(host)) => {
+                Cow::Owned(format!("grant it with --allow-host {host}"))
+            }
+            (Rule::HostNotGranted, Err(_)) => {
+                Cow::Borrowed("only names of public hosts can be granted, with --allow-host HOST[:PORT]")
+            }
+            (rule, _) => Cow::Borrowed(rule.next_step()),
+        }
+    }
 }
 
 fn clean(text: &str) -> String {
@@ -150,4 +166,26 @@ fn clean(text: &str) -> String {
 /// Characters that make a terminal or an editor show text in another order than it has.
 fn is_reordering(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_host_is_granted_by_the_option_that_its_refusal_names() {
+        let step = |rule, wanted: &str| Refusal::new(rule, wanted, "why").next_step().into_owned();
+        for wanted in ["api.example.com:443", "api.example.com:8443"] {
+            for rule in [Rule::HostNotGranted, Rule::PortNotGranted] {
+                let said = step(rule, wanted);
+                let host: HostPattern = said.rsplit(' ').next().unwrap().parse().unwrap();
+                assert_eq!(host.to_string(), wanted, "{said}");
+            }
+        }
+        // What can't be granted gets no option that would not work, and nothing of it comes near a shell.
+        for wanted in ["127.0.0.1:443", "::1:443", "localhost:80", "a;reboot:443", "*:443"] {
+            assert!(!step(Rule::HostNotGranted, wanted).contains(wanted), "{wanted}");
+        }
+        assert_eq!(step(Rule::ForcePush, "x"), Rule::ForcePush.next_step());
+    }
 }

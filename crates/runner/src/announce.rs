@@ -66,6 +66,14 @@ pub(crate) struct Announcing {
     pub(crate) spent: AtomicU64,
 }
 
+impl Announcing {
+    fn redacted(&self, mut refusal: Refusal) -> Refusal {
+        refusal.wanted = self.redactor.redact(&refusal.wanted).into_owned();
+        refusal.why = self.redactor.redact(&refusal.why).into_owned();
+        refusal
+    }
+}
+
 impl ControlPlane for Announcing {
     fn heartbeat(&self) -> BoxFuture<'_, Result<Heartbeat, ControlPlaneError>> {
         self.inner.heartbeat()
@@ -75,11 +83,16 @@ impl ControlPlane for Announcing {
         self.inner.record(draft)
     }
 
-    fn refusal(&self, mut refusal: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        refusal.wanted = self.redactor.redact(&refusal.wanted).into_owned();
-        refusal.why = self.redactor.redact(&refusal.why).into_owned();
+    fn refusal(&self, refusal: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        let refusal = self.redacted(refusal);
         self.observer.notice(Notice::Refused(refusal.clone()));
         self.inner.refusal(refusal)
+    }
+
+    fn refusal_counts(&self, counts: Vec<(Refusal, u64)>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        self.inner.refusal_counts(
+            counts.into_iter().map(|(refusal, times)| (self.redacted(refusal), times)).collect(),
+        )
     }
 
     fn events(&self, events: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {

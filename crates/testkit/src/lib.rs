@@ -3,8 +3,10 @@
 
 pub mod model_server;
 pub mod postgres;
+pub mod tls_server;
 
 pub use model_server::{
     ModelServer, ModelServerConfig, RecordedRequest, RequestKind, SIDE_USAGE, script_prompt,
 };
 pub use postgres::{Durability, HarnessError, PostgresServer};
+pub use tls_server::{TlsRequest, TlsServer};

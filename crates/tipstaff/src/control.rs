@@ -188,6 +188,18 @@ impl ControlPlane for LocalControlPlane {
         })
     }
 
+    fn refusal_counts(&self, counts: Vec<(Refusal, u64)>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        let at = self.clock.wall_ms();
+        let events = counts.into_iter().map(|(refusal, times)| EventDraft {
+            kind: EventKind::Refusal,
+            at,
+            body: serde_json::json!({
+                "rule": refusal.rule.id(), "wanted": refusal.wanted, "why": refusal.why, "times": times,
+            }),
+        });
+        self.events(events.collect())
+    }
+
     fn events(&self, events: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(async move {
             let mut tx = self.begin_soon().await?;

@@ -127,12 +127,18 @@ pub(crate) fn of_event(event: &Event) -> Piece {
         }
         EventKind::Refusal => Piece::Line(
             Tone::Warn,
-            plain(&format!(
-                "refused {} ({}): {}",
-                field(body, "wanted"),
-                field(body, "rule"),
-                field(body, "why")
-            )),
+            plain(&match body.get("times").and_then(Value::as_u64) {
+                // Said at the end about what was said before.
+                Some(times) => {
+                    format!("refused {} ({}) {times} times", field(body, "wanted"), field(body, "rule"))
+                }
+                None => format!(
+                    "refused {} ({}): {}",
+                    field(body, "wanted"),
+                    field(body, "rule"),
+                    field(body, "why")
+                ),
+            }),
         ),
         EventKind::Notice => Piece::Line(Tone::Dim, plain(field(body, "text"))),
         EventKind::Push => {

@@ -94,7 +94,7 @@ impl Observer for Live {
                 refusal.wanted,
                 refusal.rule,
                 refusal.why,
-                refusal.rule.next_step()
+                refusal.next_step()
             )),
             Notice::Remark(text) => self.say(&text),
         }

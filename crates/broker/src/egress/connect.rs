@@ -16,8 +16,8 @@ use std::sync::Arc;
 use tipstaff_model::Refusal;
 use tokio::io::AsyncWriteExt;
 
-/// Bytes on their way in each direction of a tunnel.
-const PIECE: usize = 64 * 1024;
+/// Bytes on their way to the host and from it. Most tunnels fetch; memory that is never filled is never had.
+const PIECES: (usize, usize) = (64 * 1024, 256 * 1024);
 
 /// Opens a tunnel, or says why not. It ends with either side, with the warrant, or after a time without a byte.
 pub(crate) async fn connect(shared: &Arc<Shared>, client: CountedStream, place: &Authority) {
@@ -81,7 +81,8 @@ pub(super) async fn carry(
     if upstream.write_all(&first).await.is_ok() {
         drop(first);
         // Both ends are told by the close; there is nobody else to tell.
-        let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, PIECE, PIECE).await;
+        let _ =
+            tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, PIECES.0, PIECES.1).await;
     }
     if let Err(refusal) = shared.egress.check_bytes(&place.to_string()) {
         shared.refuse(refusal);

@@ -201,4 +201,5 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
     if let Some(writer) = writer {
         let _ = writer.await;
     }
+    shared.refusals.tell_counts(shared.control.as_ref()).await;
 }

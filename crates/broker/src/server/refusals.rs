@@ -85,6 +85,19 @@ impl Refusals {
         }
     }
 
+    /// What was met more than once, with how often.
+    fn repeated(&self) -> Vec<(Refusal, u64)> {
+        self.lock().distinct.iter().filter(|(_, count)| *count > 1).cloned().collect()
+    }
+
+    /// Tells the control plane how often each kept refusal was met, once there are no more.
+    pub(crate) async fn tell_counts(&self, control: &dyn ControlPlane) {
+        let counts = self.repeated();
+        if !counts.is_empty() {
+            let _ = tokio::time::timeout(WRITE_TIME, control.refusal_counts(counts)).await;
+        }
+    }
+
     pub(crate) fn fill(&self, report: &mut BrokerReport) {
         let inner = self.lock();
         report.refusals.clone_from(&inner.distinct);

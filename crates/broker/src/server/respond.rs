@@ -61,7 +61,7 @@ pub(crate) const fn status_of(rule: Rule) -> StatusCode {
 
 /// The words of a refusal: what, which rule, what to do.
 pub(crate) fn refusal_text(refusal: &Refusal) -> String {
-    format!("tipstaff refused {}: {refusal}\nnext: {}\n", refusal.wanted, refusal.rule.next_step())
+    format!("tipstaff refused {}: {refusal}\nnext: {}\n", refusal.wanted, refusal.next_step())
 }
 
 /// A refusal as an answer; JSON for those who ask for it. git and curl show the plain text to their user.
@@ -71,7 +71,7 @@ pub(crate) fn refused(refusal: &Refusal, status: StatusCode, wants_json: bool) -
             "code": refusal.rule.id(),
             "wanted": refusal.wanted,
             "why": refusal.why,
-            "next": refusal.rule.next_step(),
+            "next": refusal.next_step(),
         });
         return answer(status, "application/json", full(body.to_string()));
     }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tipstaff_broker::{Bounds, Resolver};
-use tipstaff_model::{BoxFuture, Rule};
+use tipstaff_model::warrant::Narrowing;
+use tipstaff_model::{BoxFuture, FixedEntropy, Rule, WarrantId};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hello_to_the_granted_name_goes_through_however_it_is_cut_into_segments() {
@@ -302,4 +303,80 @@ async fn other_spellings_of_a_host_are_the_same_host_or_none() {
     }
     assert!(upstream.texts().is_empty());
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_narrower_warrant_would_not_admit_is_closed_at_once() {
+    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok");
+    let mut world = world_to(upstream.address, Way::default()).await;
+    let (address, host) = (world.address, upstream.host());
+    let sub = format!("sub.{host}");
+    let open = |place: &str, name: &'static str| {
+        let place = place.to_owned();
+        beside(move || {
+            let mut raw = Raw::tunnel(address, &place);
+            raw.send(&hello_to(name));
+            assert_eq!(raw.exactly(8), b"HTTP/1.1");
+            raw
+        })
+    };
+    let mut stays = open(&host, "allowed.test").await;
+    let mut goes = open(&sub, "sub.allowed.test").await;
+    let before_hello = {
+        let place = sub.clone();
+        beside(move || Raw::tunnel(address, &place)).await
+    };
+    let mut plain = {
+        let request = format!("GET http://{sub}/ HTTP/1.1\r\nHost: {sub}\r\n\r\n");
+        beside(move || {
+            let mut raw = Raw::to(address);
+            raw.send(request.as_bytes());
+            assert!(raw.line_block().starts_with("HTTP/1.1 200"), "it has begun and waits for the rest");
+            raw
+        })
+        .await
+    };
+    let narrow = |egress: Vec<&str>| {
+        let now = world.warrant.warrant();
+        let request = Narrowing {
+            egress: Some(egress.iter().map(|host| host.parse().unwrap()).collect()),
+            ..Narrowing::default()
+        };
+        now.narrow(WarrantId::new(&*world.clock, &FixedEntropy::seeded(9)), request).unwrap()
+    };
+    world.warrant.narrow_to(narrow(vec![&host])).unwrap();
+    let (stays, before) = beside(move || {
+        let begun = stays.0.peer_addr();
+        goes.rest();
+        plain.rest();
+        let mut before_hello = before_hello;
+        before_hello.rest();
+        (stays.0.write_all(b"still here").map(|()| stays), begun)
+    })
+    .await;
+    let stays = stays.unwrap();
+    assert!(before.is_ok());
+    until("the other tunnel goes on", || upstream.seen().iter().any(|seen| seen.ends_with(b"still here")))
+        .await;
+    let answer = world.raw(format!("CONNECT {sub} HTTP/1.1\r\nHost: {sub}\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("host-not-granted"), "{answer}");
+    // A lower bound counts at once, too.
+    let mut limits = world.warrant.warrant().limits;
+    limits.egress_requests = 4;
+    let request = Narrowing { limits: Some(limits), ..Narrowing::default() };
+    let child =
+        world.warrant.warrant().narrow(WarrantId::new(&*world.clock, &FixedEntropy::seeded(8)), request);
+    world.warrant.narrow_to(child.unwrap()).unwrap();
+    until("no further request is left", || {
+        crate::support::raw(address, format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\nx").as_bytes())
+            .contains("egress-spent")
+    })
+    .await;
+    drop(stays);
+    let report = world.stop().await;
+    assert!(
+        report.refusals_by_rule[&Rule::HostNotGranted] >= 4,
+        "three were closed, one refused: {:?}",
+        report.refusals
+    );
 }

@@ -13,7 +13,8 @@ pub enum PatternError {
     /// Not a host pattern.
     #[error(
         "'{0}' is not a host: write a name such as api.example.com, *.example.com for its subdomains, with :PORT for a \
-         port other than 443; addresses, local names and bare '*' are not accepted"
+         port other than 443, or a class: registry:npm, registry:crates, registry:pypi, registry:debian; addresses, local \
+         names and bare '*' are not accepted"
     )]
     Host(String),
     /// Not a path pattern.

@@ -14,12 +14,13 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tipstaff_broker::{Color, Quarantine, Source};
-use tipstaff_model::{AuditAction, AuditDraft, RefName, RunState, TaskId, TaskSpec};
+use tipstaff_model::{AuditAction, AuditDraft, EventKind, RefName, RunId, RunState, TaskId, TaskSpec};
 use tipstaff_runner::{Applied, Applier, ApplyError};
 use tipstaff_seal::SignedWarrant;
 use tipstaff_seal::scrub::{Colours, scrub_terminal};
 use tipstaff_store::{
-    Event, Publication, PublicationState, Run, RunDecision, RunFound, Task, TaskCancel, TaskFilter, Topic,
+    Event, OrgRead, Publication, PublicationState, Run, RunDecision, RunFound, Task, TaskCancel, TaskFilter,
+    Topic,
 };
 
 /// Events that are read at once.
@@ -209,6 +210,8 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     let warrants = read.warrant_list_of_run(run.id).await?;
     let summary = read.run_summary(run.id).await?;
     let publications = read.publication_list_of_run(run.id).await?;
+    let refused = summary.iter().any(|summary| !summary.refusals.is_empty());
+    let times = if refused { refusal_times(&mut read, run.id).await? } else { Vec::new() };
     drop(read);
     let stat = match (&run.branch, run.commit.is_some() && run.decision != Some(RunDecision::Discarded)) {
         (Some(branch), true) => Some(quarantine(context, &run).await?.diffstat(branch).await?),
@@ -225,6 +228,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
             "warrant": signed.map(|one| &one.signed.warrant), "digest": signed.map(|one| one.signed.digest),
             "revoked_at": signed.and_then(|one| one.revoked_at),
             "published": publications.iter().map(publication_facts).collect::<Vec<_>>(),
+            "refusal_times": times,
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -273,6 +277,9 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
                 time(grant.expires_at)
             ),
         );
+        for host in &grant.egress {
+            line("", &format!("may reach {host}"));
+        }
         if let Some(at) = one.revoked_at {
             line("", &format!("out of force since {}", time(at)));
         }
@@ -289,8 +296,10 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
         line("", &format!("{counts:>12}  {name}"));
     }
     for refusal in summary.iter().flat_map(|summary| &summary.refusals) {
-        line("refused", &format!("{} ({}): {}", refusal.wanted, refusal.rule, refusal.why));
-        line("", refusal.rule.next_step());
+        let met = times.iter().find(|one| one.rule == refusal.rule.id() && one.wanted == refusal.wanted);
+        let met = met.map(|one| format!(" {} times", one.times)).unwrap_or_default();
+        line("refused", &format!("{}{met} ({}): {}", refusal.wanted, refusal.rule, refusal.why));
+        line("", &refusal.next_step());
     }
     for one in &publications {
         let said = match one.state {
@@ -316,6 +325,30 @@ fn publication_facts(one: &Publication) -> serde_json::Value {
         "url": one.url, "branch": one.reference.short(), "commit": one.commit, "state": one.state.as_str(),
         "error": one.error, "begun_at": one.begun_at, "ended_at": one.ended_at,
     })
+}
+
+/// How often something was refused that was refused more than once.
+#[derive(serde::Deserialize, serde::Serialize)]
+struct RefusalTimes {
+    rule: String,
+    wanted: String,
+    times: u64,
+}
+
+/// The counts that the brokers of a run left at their ends. A run has one broker for its command, and may have others.
+async fn refusal_times(read: &mut OrgRead, run: RunId) -> anyhow::Result<Vec<RefusalTimes>> {
+    let (mut after, mut all) = (0, Vec::new());
+    loop {
+        let page = read.event_list(run, after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = last.seq;
+        // An event without a count tells of one refusal.
+        all.extend(
+            page.into_iter()
+                .filter(|event| event.kind == EventKind::Refusal)
+                .filter_map(|event| serde_json::from_value::<RefusalTimes>(event.body).ok()),
+        );
+    }
 }
 
 /// The result of a run, which must be there and not be thrown away.

@@ -18,6 +18,8 @@ mod budgets;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod first_run;
 #[cfg(test)]
 mod gateway;
