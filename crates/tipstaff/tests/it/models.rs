@@ -358,7 +358,11 @@ fn a_login_works_for_its_own_program_and_is_nowhere_else() {
         assert!(!told.contains(TOKEN) && !told.contains("ort01-nobodys"), "{told}");
     }
     assert!(!scene.server.saw_key_elsewhere(), "{:?}", scene.server.key_elsewhere());
-    assert_eq!(holders(scene.world.path(), TOKEN), [path.clone()], "the program's own file alone");
+    assert_eq!(
+        holders(scene.world.path(), TOKEN),
+        std::slice::from_ref(&path),
+        "the program's own file alone"
+    );
     // For no other program, for no worker.
     let error = |args: &[&str]| {
         let mut command = scene.world.command(scene.world.binary());
@@ -422,7 +426,7 @@ fn a_login_of_codex_names_its_account_and_stays_outside_too() {
     );
     assert!(!scene.server.saw_key_elsewhere(), "{:?}", scene.server.key_elsewhere());
     for word in [TOKEN, "account-of-nobody-77", "nobodys-refresh-token"] {
-        assert_eq!(holders(scene.world.path(), word), [path.clone()], "{word}");
+        assert_eq!(holders(scene.world.path(), word), std::slice::from_ref(&path), "{word}");
     }
 }
 
