@@ -35,14 +35,16 @@ pub(crate) async fn models(command: ModelsCommand, context: Context) -> anyhow::
 }
 
 /// A project that isn't there gets no rule: the name is more likely mistyped.
-async fn known_project(_: &Context, project: Option<&str>) -> anyhow::Result<()> {
-    match project {
-        None => Ok(()),
-        Some(name) => {
-            let text = format!("there is no project '{}'", name.escape_debug());
-            Err(Problem::usage("project-unknown", text))
-        }
+async fn known_project(context: &Context, project: Option<&str>) -> anyhow::Result<()> {
+    let Some(name) = project else { return Ok(()) };
+    if context.store.read(context.scope()).await?.project_get(name).await?.is_some() {
+        return Ok(());
     }
+    let text = format!(
+        "there is no project '{}'; `tipstaff projects list` shows them, `tipstaff projects add` makes one",
+        name.escape_debug()
+    );
+    Err(Problem::usage("project-unknown", text))
 }
 
 fn whose(which: &RuleChoice) -> String {

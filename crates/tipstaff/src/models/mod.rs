@@ -91,7 +91,7 @@ async fn bound(context: &Context, task: &TaskSpec) -> anyhow::Result<(Vec<ModelG
 }
 
 /// The project that a task's repository belongs to.
-pub(crate) async fn project_of(context: &Context, task: &TaskSpec) -> anyhow::Result<Option<String>> {
+async fn project_of(context: &Context, task: &TaskSpec) -> anyhow::Result<Option<String>> {
     let mut read = context.store.read(context.scope()).await?;
     let Some(known) = read.repository_by_source(&task.source).await? else { return Ok(None) };
     Ok(read.project_of(known.id).await?.map(|project| project.name))

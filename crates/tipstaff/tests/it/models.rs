@@ -174,6 +174,64 @@ fn allow_lists_bind_the_org_and_the_operator_and_say_so() {
 }
 
 #[test]
+fn a_project_may_ask_less_than_its_org_and_has_its_own_routes() {
+    let scene = Scene::new();
+    let other = server("the-proxys-own-key-0123456789", false);
+    scene.config(&format!(
+        "[upstreams.proxy]\nwire = \"anthropic\"\nurl = \"{}\"\nkey_env = \"PROXY_KEY\"\n",
+        other.url()
+    ));
+    let run = |model: &str| {
+        let script = call("anthropic", model, says("served"));
+        let model = format!("anthropic/{model}");
+        let mut command = scene.command(&[
+            "run",
+            "--json",
+            "--timeout",
+            "90s",
+            "--model",
+            &model,
+            "--",
+            "sh",
+            "-c",
+            &script,
+        ]);
+        command.env("ANTHROPIC_API_KEY", KEY).env("PROXY_KEY", "the-proxys-own-key-0123456789");
+        crate::world::run(command)
+    };
+    // The first run makes the repository known.
+    run(SONNET).expect(0);
+    scene.tipstaff(&["projects", "add", "site"]).expect(0);
+    let shown = scene.tipstaff(&["runs", "show", "--json"]).expect(0).json();
+    let repository = shown["warrant"]["repositories"][0]["name"].as_str().unwrap().to_owned();
+    scene.tipstaff(&["projects", "assign", &repository, "site"]).expect(0);
+    scene.tipstaff(&["models", "allow", "anthropic/claude-haiku-*", "--project", "site"]).expect(0);
+    let refused = run(SONNET).expect(2).json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(refused.contains("the project site allows only anthropic/claude-haiku-*"), "{refused}");
+    let haiku = "claude-haiku-4-5";
+    scene.tipstaff(&["models", "route", "anthropic/*", "proxy", "--project", "site"]).expect(0);
+    run(haiku).expect(0);
+    assert_eq!(other.scripted_requests().len(), 1, "the project's route");
+    // Never wider: what the org denies stays denied, whatever the project allows.
+    scene.tipstaff(&["models", "deny", haiku]).expect(0);
+    scene.tipstaff(&["models", "allow", "anthropic/*", "--project", "site"]).expect(0);
+    let refused = run(haiku).expect(2).json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(refused.contains("your org denies claude-haiku-4-5"), "{refused}");
+    let list = |args: &[&str]| scene.listed(&mut scene.command(args), "anthropic", Some(SONNET));
+    let of_project = list(&["models", "list", "--json", "--project", "site"]);
+    assert_eq!(
+        (of_project["allowed"].as_bool(), of_project["route"]["owner"].as_str()),
+        (Some(true), Some("project"))
+    );
+    assert_eq!(list(&["models", "list", "--json"])["route"], Value::Null);
+    assert_eq!(scene.error(&["models", "list", "--project", "nobody"])["code"], "project-unknown");
+    // Another repository is in no project.
+    scene.tipstaff(&["projects", "assign", &repository]).expect(0);
+    run(SONNET).expect(0);
+    assert_eq!(other.scripted_requests().len(), 1);
+}
+
+#[test]
 fn routes_lead_to_other_upstreams_and_what_served_is_charged() {
     let scene = Scene::new();
     let other = server("the-proxys-own-key-0123456789", false);
