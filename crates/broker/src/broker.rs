@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tipstaff_model::{
     CommitId, ControlPlane, LiveWarrant, MicroUsd, RefName, Refusal, RepositoryName, Rule, Usage,
 };
+use tipstaff_seal::redact::Redactor;
 use tokio::sync::watch;
 
 /// A repository that the broker serves, if the warrant names it too.
@@ -39,6 +40,8 @@ pub struct BrokerConfig {
     /// Addresses of hosts that the operator names himself, private ones included; nobody else is asked about these hosts.
     /// The warrant must name the host all the same.
     pub host_addresses: Arc<BTreeMap<String, Vec<IpAddr>>>,
+    /// Knows what a secret looks like, and the values that this broker holds: none of them passes in a push.
+    pub redactor: Redactor,
     /// The way to models. Without it every model request is refused.
     pub gateway: Option<GatewayConfig>,
     /// The bounds.
@@ -55,6 +58,7 @@ impl BrokerConfig {
             resolver: Arc::new(SystemResolver),
             allow_private_addresses: Vec::new(),
             host_addresses: Arc::default(),
+            redactor: Redactor::new(),
             gateway: None,
             bounds: Bounds::default(),
         }

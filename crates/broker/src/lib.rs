@@ -13,6 +13,7 @@ mod inspect;
 pub mod limits;
 mod lock;
 pub mod mirror;
+pub mod pack;
 pub mod parse;
 pub mod provenance;
 pub mod publish;

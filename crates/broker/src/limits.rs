@@ -47,6 +47,18 @@ pub const TABLE: &[LimitRow] = &[
     row("push: memory of the object check", "git", "2 GiB", "remote rejected, `push-object-check`"),
     row("push: size of one object", "warrant", "file_bytes", "remote rejected, `push-too-large`"),
     row("push: time of each check", "git", "5 min", "remote rejected, `limit-reached`"),
+    row("push: bytes looked through for secrets", "broker", "4 GiB", "remote rejected, `limit-reached`"),
+    row("push: files that hold what looks like a secret", "broker", "1000", "remote rejected, `secret-in-diff`"),
+    row("push: one commit or tag, bytes", "parse::commit", "1 MiB", "remote rejected, `push-too-large`"),
+    row("push: one tree, bytes; all trees", "broker", "16 MiB; 256 MiB", "remote rejected, `push-too-many-files`"),
+    row("push: entries that trees unfold into", "broker", "2000000", "remote rejected, `push-too-many-files`"),
+    row("push: folders within each other", "broker", "256", "remote rejected, `path-dangerous`"),
+    row("push: path; one name in it, bytes", "parse::names", "4095; 255", "remote rejected, `path-dangerous`"),
+    row("push: target of a link, bytes", "parse::link", "4095", "remote rejected, `symlink-escapes`"),
+    row("push: new links", "broker", "10000", "remote rejected, `push-too-many-files`"),
+    row("push: chained deltas", "broker", "4095", "remote rejected, `push-object-check`"),
+    row("push: list of changes of all commits, bytes", "broker", "64 MiB", "remote rejected, `push-too-many-files`"),
+    row("push: commits compared where names collide", "broker", "200", "remote rejected, `path-dangerous`"),
     row("proxied connections to one run's hosts at once", "broker", "32", "503, `limit-reached`"),
     row("time to reach a host", "broker", "15 s", "502"),
     row("addresses tried for one name", "broker", "8", "502"),
@@ -145,6 +157,8 @@ pub struct Bounds {
     pub check_memory: u64,
     /// Time of each check of a push.
     pub check_time: Duration,
+    /// Bytes of a push that are looked through for secrets.
+    pub scan_bytes: u64,
     /// Proxied connections at once.
     pub tunnels: usize,
     /// Time to reach a host.
@@ -213,6 +227,7 @@ impl Default for Bounds {
             drain_bytes: 256 * MIB,
             check_memory: 2048 * MIB,
             check_time: Duration::from_secs(5 * 60),
+            scan_bytes: 4096 * MIB,
             tunnels: 32,
             dial_time: Duration::from_secs(15),
             dial_addresses: 8,

@@ -72,7 +72,7 @@ rules! {
     /// A secret stands in what is pushed.
     SecretInDiff = "secret-in-diff", "take the secret out of every commit; revoke it if it was real; see docs/pushes.md";
     /// A commit in somebody else's name.
-    CommitIdentity = "commit-identity", "commit with the author and committer that the run's git is set to";
+    CommitIdentity = "commit-identity", "commit as the run's own git does, for nobody else: git commit --amend --reset-author";
     /// The host is not in the warrant.
     HostNotGranted = "host-not-granted", "grant it with --allow-host HOST[:PORT], or a class such as registry:npm";
     /// The port is not in the warrant.

@@ -45,6 +45,9 @@ pub struct TaskSpec {
     pub timeout_ms: u64,
     /// Granted hosts, as the person wrote them.
     pub allow_hosts: Vec<String>,
+    /// Paths that the run may not change, besides what its role and its repository protect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protect: Vec<crate::warrant::PathPattern>,
     /// Whether submodules are checked out.
     pub submodules: bool,
     /// Whether LFS content is fetched.

@@ -88,6 +88,7 @@ fn spec() -> TaskSpec {
         budget_micro_usd: 1_000_000,
         timeout_ms: 60_000,
         allow_hosts: vec![],
+        protect: Vec::new(),
         submodules: false,
         lfs: false,
     }

@@ -1,6 +1,8 @@
 //! The output of `git diff-tree -r -z --raw --no-renames`: `:<mode> <mode> <id> <id> <letter>\0<path>\0` per change,
 //! with a commit id and `\0` before the changes of each commit when several are listed.
 
+use crate::pack::ObjectId;
+
 /// One changed path of one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -10,8 +12,10 @@ pub struct Change {
     pub old_mode: u32,
     /// The file mode after; 0 when it is gone.
     pub new_mode: u32,
-    /// The object after, in hexadecimal.
-    pub new_id: String,
+    /// The object before; all zeros when it is new.
+    pub old_id: ObjectId,
+    /// The object after; all zeros when it is gone.
+    pub new_id: ObjectId,
 }
 
 /// The mode of a submodule.
@@ -44,10 +48,11 @@ fn change(front: &[u8], path: &[u8]) -> Option<Change> {
     let letter = words.next()?;
     // Renames and copies name two paths; we ask git not to look for them.
     let known = matches!(letter, "A" | "D" | "M" | "T" | "U" | "X");
-    if !known || words.next().is_some() || !is_id(old_id.as_bytes()) || !is_id(new_id.as_bytes()) {
+    if !known || words.next().is_some() {
         return None;
     }
-    Some(Change { path: path.to_vec(), old_mode, new_mode, new_id: new_id.to_owned() })
+    let (old_id, new_id) = (ObjectId::from_hex(old_id.as_bytes())?, ObjectId::from_hex(new_id.as_bytes())?);
+    Some(Change { path: path.to_vec(), old_mode, new_mode, old_id, new_id })
 }
 
 fn mode(text: &str) -> Option<u32> {

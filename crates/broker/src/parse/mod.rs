@@ -3,14 +3,18 @@
 
 pub mod changes;
 pub mod client_hello;
+pub mod commit;
 pub mod head;
 pub mod json_scan;
+pub mod link;
 pub mod meter;
 pub mod model_body;
 pub mod model_path;
+pub mod names;
 pub mod numstat;
 pub mod pkt_line;
 pub mod receive;
 pub mod route;
+pub mod tree;
 pub mod upload;
 pub mod url_path;

@@ -118,8 +118,10 @@ impl Shared {
         }
     }
 
-    /// Notes a refusal and hands it back for the answer.
+    /// Notes a refusal and hands it back for the answer. What was wanted may itself hold a secret.
     pub(crate) fn refuse(&self, refusal: Refusal) -> Refusal {
+        let clean = |text: &str| self.config.redactor.redact(text).into_owned();
+        let refusal = Refusal::new(refusal.rule, clean(&refusal.wanted), clean(&refusal.why));
         self.refusals.add(&refusal);
         refusal
     }

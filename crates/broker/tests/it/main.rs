@@ -20,6 +20,8 @@ mod gateway_tls;
 mod gateway_ways;
 mod mirror;
 mod poisoned;
+mod push_bombs;
+mod push_rules;
 mod pushing;
 mod reading;
 mod requests;

@@ -256,7 +256,7 @@ async fn dangerous_objects_are_refused() {
     world.stop().await;
 }
 
-fn hash_object(repository: &Path, kind: &str, content: &[u8]) -> String {
+pub(crate) fn hash_object(repository: &Path, kind: &str, content: &[u8]) -> String {
     let file = repository.join("object.tmp");
     std::fs::write(&file, content).unwrap();
     let arguments = ["hash-object", "-t", kind, "-w", "--literally", "object.tmp"].map(OsStr::new);
@@ -266,7 +266,7 @@ fn hash_object(repository: &Path, kind: &str, content: &[u8]) -> String {
 }
 
 /// A tree with exactly these entries, whatever git thinks of them.
-fn mktree(repository: &Path, entries: &[(&[u8], &[u8], &str)]) -> String {
+pub(crate) fn mktree(repository: &Path, entries: &[(&[u8], &[u8], &str)]) -> String {
     let mut content = Vec::new();
     for (mode, name, id) in entries {
         content.extend_from_slice(mode);
@@ -281,7 +281,7 @@ fn mktree(repository: &Path, entries: &[(&[u8], &[u8], &str)]) -> String {
 }
 
 /// The base's tree with `tree` below `zz`.
-fn graft(repository: &Path, tree: &str) -> String {
+pub(crate) fn graft(repository: &Path, tree: &str) -> String {
     let text = git_at(repository, &[], &["rev-parse", "HEAD^{tree}"].map(OsStr::new)).succeeded();
     let listed = git_at(repository, &[], &["ls-tree", text.trim()].map(OsStr::new)).succeeded();
     let mut entries: Vec<(Vec<u8>, Vec<u8>, String)> = listed
@@ -299,7 +299,7 @@ fn graft(repository: &Path, tree: &str) -> String {
     mktree(repository, &entries)
 }
 
-async fn commit_tree(repository: &Path, tree: &str, branch: &str) {
+pub(crate) async fn commit_tree(repository: &Path, tree: &str, branch: &str) {
     let commit = git(repository, &["commit-tree", tree, "-p", "HEAD", "-m", "bad"]).await.succeeded();
     git(repository, &["update-ref", &format!("refs/heads/{branch}"), commit.trim()]).await.succeeded();
 }
@@ -352,7 +352,7 @@ async fn pack_without(clone: &Path, blob: &str) -> Vec<u8> {
     output.stdout
 }
 
-async fn push_request(world: &World, branch: &str, clone: &Path, pack: &[u8]) -> Vec<u8> {
+pub(crate) async fn push_request(world: &World, branch: &str, clone: &Path, pack: &[u8]) -> Vec<u8> {
     let new = git(clone, &["rev-parse", branch]).await.succeeded();
     let mut body = Vec::new();
     let line = format!("{} {} {}\0report-status", "0".repeat(40), new.trim(), world.own());
@@ -464,7 +464,7 @@ async fn names_that_are_no_utf8_are_pushed_counted_and_judged() {
     let mut world = World::new().await;
     let clone = world.clone_to("clone").await;
     let own = world.own();
-    let name = OsStr::from_bytes(b"caf\xe9\tname\n.txt");
+    let name = OsStr::from_bytes(b"caf\xe9 name.txt");
     std::fs::write(clone.join(name), "x\n").unwrap();
     world.commit(&clone, "plain.txt", "y\n").await;
     world.push(&clone, &[], &[own.short()]).await.succeeded();

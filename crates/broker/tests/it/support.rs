@@ -21,6 +21,7 @@ use tipstaff_model::{
     AgentRole, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, FixedClock, FixedEntropy, Heartbeat,
     LiveWarrant, OrgId, RefName, Refusal, RepositoryName, RunId, TaskId, Warrant, WarrantId,
 };
+use tipstaff_seal::{Redactor, Secret};
 
 /// The wall clock of every test.
 pub(crate) const NOW: i64 = 1_800_000_000_000;
@@ -95,21 +96,21 @@ pub(crate) fn command(program: &str) -> std::process::Command {
     command
 }
 
-/// Runs git as a person or an agent would, with nobody's configuration.
+/// Runs git as a person or an agent would, with nobody's configuration and as a builder unless told otherwise.
 pub(crate) fn git_at(directory: &Path, environment: &[(&str, &OsStr)], arguments: &[&OsStr]) -> Said {
     let output = command("git")
         .current_dir(directory)
-        .envs(environment.iter().copied())
         .env("HOME", directory)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_AUTHOR_NAME", "A")
-        .env("GIT_AUTHOR_EMAIL", "a@example.com")
-        .env("GIT_COMMITTER_NAME", "A")
-        .env("GIT_COMMITTER_EMAIL", "a@example.com")
+        .env("GIT_AUTHOR_NAME", "Tipstaff builder")
+        .env("GIT_AUTHOR_EMAIL", "builder@agents.tipstaff.invalid")
+        .env("GIT_COMMITTER_NAME", "Tipstaff builder")
+        .env("GIT_COMMITTER_EMAIL", "builder@agents.tipstaff.invalid")
         .env("GIT_AUTHOR_DATE", "1700000000 +0000")
         .env("GIT_COMMITTER_DATE", "1700000000 +0000")
+        .envs(environment.iter().copied())
         .args(arguments)
         .stdin(Stdio::null())
         .output()
@@ -185,6 +186,7 @@ pub(crate) struct Options {
     pub(crate) bounds: Bounds,
     /// Further rules for hosts.
     pub(crate) host_rules: Vec<HostRules>,
+    pub(crate) held: Vec<&'static str>,
     pub(crate) adjust: fn(&mut Warrant),
 }
 
@@ -197,6 +199,7 @@ impl Default for Options {
             private: Vec::new(),
             bounds: Bounds::default(),
             host_rules: Vec::new(),
+            held: Vec::new(),
             adjust: |_| {},
         }
     }
@@ -267,11 +270,14 @@ impl World {
         (options.adjust)(&mut warrant);
         let warrant = Arc::new(LiveWarrant::new(warrant, clock.clone()));
         let control = Arc::new(FakeControl::default());
+        let held: Vec<Secret<String>> =
+            options.held.iter().map(|value| Secret::new((*value).to_owned())).collect();
         let config = BrokerConfig {
             resolver: options.resolver,
             allow_private_addresses: options.private,
             host_addresses: Default::default(),
             bounds: options.bounds,
+            redactor: Redactor::new().with_values(&held),
             ..BrokerConfig::new(
                 Arc::clone(&git),
                 vec![ServedRepository { name, quarantine: quarantine.clone() }],
@@ -327,11 +333,14 @@ impl World {
         path
     }
 
-    /// Commits a file in a clone.
+    /// Commits a file in a clone, as the run does.
     pub(crate) async fn commit(&self, clone: &Path, file: &str, content: &str) {
         write(&clone.join(file), content);
         git(clone, &["add", "-A", "-f", "."]).await.succeeded();
-        git(clone, &["commit", "-qm", "Change"]).await.succeeded();
+        let identity = self.warrant.warrant().role.git_identity();
+        let environment = ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"]
+            .map(|key| (key, OsStr::new(if key.ends_with("NAME") { &identity.name } else { &identity.email })));
+        git_at(clone, &environment, &["commit", "-qm", "Change"].map(OsStr::new)).succeeded();
     }
 
     /// Pushes with further arguments before the ref.

@@ -15,7 +15,7 @@ pub use live::{Lapse, LiveWarrant};
 pub use narrow::{NarrowError, Narrowing};
 pub use network::{HostChoice, HostClass, HostRules, RequestRule, RequestVerdict, SecretGrant, UrlPattern};
 pub use pattern::{DEFAULT_PORT, HostPattern, ModelPattern, PathPattern, PatternError};
-pub use role::{IssueError, IssueRequest, LONGEST_RUN_MS, SHORTEST_RUN_MS, Template};
+pub use role::{GitIdentity, IssueError, IssueRequest, LONGEST_RUN_MS, SHORTEST_RUN_MS, Template, lockfiles};
 
 use crate::agent::{AgentRole, ChoiceError, choice};
 use crate::canonical::{self, CanonicalError};
@@ -90,6 +90,27 @@ pub struct PathRules {
     pub write: Vec<PathPattern>,
     /// What may not change in spite of that.
     pub protected: Vec<PathPattern>,
+    /// Where text that only looks like a secret may be pushed, such as the fixtures of tests. A value that the broker
+    /// holds may be pushed nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixtures: Vec<PathPattern>,
+}
+
+impl PathRules {
+    /// Protects further paths; what is protected stays so.
+    pub fn protect(&mut self, patterns: impl IntoIterator<Item = PathPattern>) {
+        for pattern in patterns {
+            if !self.protected.contains(&pattern) {
+                self.protected.push(pattern);
+            }
+        }
+    }
+
+    /// Whether text that looks like a secret may stand in `path` (bytes as git reports them).
+    #[must_use]
+    pub fn is_fixture(&self, path: &[u8]) -> bool {
+        self.fixtures.iter().any(|pattern| pattern.matches(path))
+    }
 }
 
 /// What may be executed and used.

@@ -61,18 +61,31 @@ const INFRASTRUCTURE: &[&str] = &[
     "**/docker-compose*.yaml",
 ];
 
-/// What a gardener tends.
-const GARDEN: &[&str] = &[
-    "**/*.md",
-    "docs/**",
+/// What a gardener tends, besides lockfiles.
+const GARDEN: &[&str] = &["**/*.md", "docs/**", "CHANGELOG*"];
+
+/// Files that pin what a build downloads. A gardener tends them; a repository may close them to everybody.
+const LOCKFILES: &[&str] = &[
     "**/Cargo.lock",
     "**/package-lock.json",
+    "**/npm-shrinkwrap.json",
     "**/yarn.lock",
     "**/pnpm-lock.yaml",
+    "**/bun.lock",
+    "**/bun.lockb",
+    "**/deno.lock",
     "**/poetry.lock",
+    "**/Pipfile.lock",
+    "**/pdm.lock",
     "**/uv.lock",
     "**/go.sum",
-    "CHANGELOG*",
+    "**/Gemfile.lock",
+    "**/composer.lock",
+    "**/mix.lock",
+    "**/pubspec.lock",
+    "**/packages.lock.json",
+    "**/gradle.lockfile",
+    "**/flake.lock",
 ];
 
 /// What a role is granted before the run's options are laid over it.
@@ -97,7 +110,28 @@ fn patterns(texts: &[&str]) -> Vec<PathPattern> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
+/// Who an agent is in git: the one name that its commits may carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitIdentity {
+    /// The name of author and committer.
+    pub name: String,
+    /// Their address; it is nobody's (RFC 2606 §2).
+    pub email: String,
+}
+
+/// The lockfiles of the package managers that we know.
+#[must_use]
+pub fn lockfiles() -> Vec<PathPattern> {
+    patterns(LOCKFILES)
+}
+
 impl AgentRole {
+    /// The name that the commits of a run in this role carry.
+    #[must_use]
+    pub fn git_identity(self) -> GitIdentity {
+        GitIdentity { name: format!("Tipstaff {self}"), email: format!("{self}@agents.tipstaff.invalid") }
+    }
+
     /// The role's template.
     #[must_use]
     pub fn template(self) -> Template {
@@ -116,7 +150,7 @@ impl AgentRole {
             Self::CloudEngineer => (WarrantKind::Build, true, everything, guarded, 2, default),
             Self::Gardener => {
                 let small = Limits { push_files: 200, push_bytes: 16 * 1024 * 1024, ..quick };
-                (WarrantKind::Ops, true, patterns(GARDEN), guarded, 1, small)
+                (WarrantKind::Ops, true, [patterns(GARDEN), lockfiles()].concat(), guarded, 1, small)
             }
         };
         Template { kind, exec, write, protected, budget: MicroUsd::from_micro(budget * 1_000_000), limits }
@@ -245,7 +279,7 @@ impl Warrant {
             role,
             repositories: vec![repository],
             push,
-            paths: PathRules { write: template.write, protected: template.protected },
+            paths: PathRules { write: template.write, protected: template.protected, fixtures: Vec::new() },
             tools: ToolRules { exec: template.exec, submodules, lfs },
             egress,
             hosts,
@@ -265,7 +299,7 @@ mod tests {
 
     #[test]
     fn every_constant_pattern_is_readable() {
-        for texts in [ALWAYS_PROTECTED, INFRASTRUCTURE, GARDEN] {
+        for texts in [ALWAYS_PROTECTED, INFRASTRUCTURE, GARDEN, LOCKFILES] {
             assert_eq!(patterns(texts).len(), texts.len());
         }
     }
@@ -288,7 +322,7 @@ mod tests {
         cloud-engineer: build exec=true write=1 protected=22 $2.00 60 min
         reviewer: review exec=true write=0 protected=22 $1.00 30 min
         refiner: refine exec=false write=0 protected=22 $1.00 30 min
-        gardener: ops exec=true write=10 protected=22 $1.00 30 min
+        gardener: ops exec=true write=23 protected=22 $1.00 30 min
         ");
     }
 }

@@ -220,6 +220,7 @@ pub(crate) fn spec() -> TaskSpec {
         budget_micro_usd: 1_000_000,
         timeout_ms: 60_000,
         allow_hosts: vec![],
+        protect: Vec::new(),
         submodules: false,
         lfs: false,
     }

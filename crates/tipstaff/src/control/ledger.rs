@@ -587,6 +587,7 @@ mod tests {
             budget_micro_usd: BUDGET,
             timeout_ms: 60_000,
             allow_hosts: vec![],
+            protect: Vec::new(),
             submodules: false,
             lfs: false,
         };

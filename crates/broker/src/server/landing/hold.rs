@@ -149,6 +149,10 @@ async fn index(
     if message.contains("exceeds maximum allowed size") || message.contains("File too large") {
         return Err(too_large());
     }
+    if message.contains("Out of memory") || message.contains("malloc failed") {
+        let why = "an object is larger than can be checked in the memory that a check has";
+        return Err(Refusal::new(Rule::PushTooLarge, wanted, why));
+    }
     Err(Refusal::new(Rule::PushObjectCheck, wanted, first_line(&message)))
 }
 

@@ -1,12 +1,19 @@
 //! Landing: how the objects of a push come into quarantine, and what is checked before its ref moves.
 //!
 //! Promises, in this order: the objects are held in a folder of their own, where nothing else sees them; `git
-//! index-pack --strict` checks each; the new tip is a commit whose history is whole, descends from the base and from
-//! what was pushed before; every changed path is granted; the audit record is durable; then, and only then, the
-//! objects move into the repository and the ref is swapped against its old value. Whatever ends early leaves nothing.
+//! index-pack --strict` checks each; sizes, chains and shapes are within bounds before anything walks them; the new tip
+//! is a commit whose history is whole, descends from the base and from what was pushed before, and leads to all that
+//! came; every changed path is granted, every name plain, every link within, every commit the run's own, no secret new;
+//! the audit record is durable; then, and only then, the objects move into the repository and the ref is swapped against
+//! its old value. Whatever ends early leaves nothing.
 
+mod arrivals;
 mod checks;
+mod contents;
+mod folders;
 mod hold;
+mod looks;
+mod secrets;
 
 use super::body::BodyReader;
 use super::push::{Update, internal};
@@ -35,12 +42,20 @@ pub(super) async fn land(
     let failed = |error: &BrokerError| internal(&update.reference, error);
     let held = hold(shared, view, update, body, first).await?;
     let checks = Checks { shared, quarantine: &view.quarantine, held: &held, update };
-    checks.object_sizes().await?;
+    let inventory = checks.inventory().await?;
+    let arrivals = checks.arrivals(&inventory).await?;
     // From here on one push at a time: what is compared must not move before it is written.
     let turn = Arc::clone(&view.landing).lock_owned().await;
     let tip = view.quarantine.tip(&update.reference).await.map_err(|error| failed(&error))?;
-    checks.history(tip.as_ref()).await?;
-    let files = checks.paths(tip.as_ref()).await?;
+    checks.history(tip.as_ref(), &inventory).await?;
+    let commits = checks.commits(tip.as_ref()).await?;
+    let changes = checks.paths(&commits).await?;
+    checks.names(&arrivals).await?;
+    checks.own_commits(&arrivals.commits, &commits)?;
+    checks.collisions(&arrivals, &commits).await?;
+    let others = checks.others(&changes, &inventory.ids).await?;
+    checks.secrets(&changes, &arrivals, &others).await?;
+    let files = changes.net.len();
     shared.warrant.in_force()?;
     let settle = settle(
         Arc::clone(shared),
