@@ -34,7 +34,7 @@ pub use gateway::{
 pub use git::Git;
 pub use inspect::{Dirty, SourceInfo};
 pub use limits::Bounds;
-pub use mirror::{Mirror, MirrorLimits, Mirrors, Pinned};
+pub use mirror::{FileAt, Mirror, MirrorLimits, Mirrors, Pinned};
 pub use provenance::{CommitEvidence, CommitReader};
 pub use publish::{
     CredentialSource, GitCredential, PublishError, Publisher, Publishing, Pushed, UpstreamLook,

@@ -114,8 +114,10 @@ pub fn read(index: &[u8], pack: &File) -> Result<Vec<PackObject>, PackError> {
     let mut by_id: Vec<(ObjectId, usize)> =
         places.iter().enumerate().map(|(position, (_, id))| (*id, position)).collect();
     by_id.sort_unstable();
-    let heads =
-        places.iter().map(|(offset, _)| entry(pack, *offset, &places, &by_id)).collect::<Result<Vec<_>, _>>()?;
+    let heads = places
+        .iter()
+        .map(|(offset, _)| entry(pack, *offset, &places, &by_id))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut known: Vec<Option<(ObjectKind, u32)>> = vec![None; heads.len()];
     for first in 0..heads.len() {
         resolve(first, &heads, &mut known)?;

@@ -163,7 +163,7 @@ impl Runner {
         let serve_under = |live: &Arc<LiveWarrant>, listener: TcpListener, gateway| {
             let served =
                 ServedRepository { name: job.task.repository.clone(), quarantine: quarantine.clone() };
-            self.serve(listener, vec![served], live, control, gateway)
+            self.serve(listener, vec![served], live, control, (gateway, &job.redactor))
         };
         let serve = |listener: TcpListener| serve_under(&live, listener, None);
         let serve_agent = |listener: TcpListener| serve_under(&live, listener, job.gateway.clone());

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tipstaff_broker::{BrokerHandle, remote_url};
 use tipstaff_model::Warrant;
+use tipstaff_model::warrant::GitIdentity;
 use tipstaff_sandbox::{ExecPolicy, StdioPolicy};
 use tipstaff_seal::WarrantDigest;
 use tipstaff_seal::scrub::{Colours, scrub_terminal};
@@ -34,7 +35,7 @@ pub(crate) enum Collected {
     Done,
     /// The broker refused the push; the refusals say why. The change as a patch, unless it is too large to keep.
     Refused {
-        /// What git said.
+        /// The last refusal and what to do about it, or what git said.
         why: String,
         /// The change.
         patch: Option<Vec<u8>>,
@@ -65,8 +66,7 @@ pub(crate) async fn collect(
     let line: String = subject.chars().map(|c| if c.is_control() { ' ' } else { c }).take(72).collect();
     let message =
         format!("{}\n\nTipstaff-Run: {}\nTipstaff-Warrant: sha256:{digest}", line.trim(), warrant.run);
-    let name = format!("Tipstaff {}", warrant.role);
-    let email = format!("{}@agents.tipstaff.invalid", warrant.role);
+    let GitIdentity { name, email } = warrant.role.git_identity();
     let env = [
         ("TIPSTAFF_BASE", grant.base.to_string()),
         ("TIPSTAFF_REMOTE", remote_url(&push.repository)),
@@ -100,19 +100,26 @@ pub(crate) async fn collect(
     let report = read_bounded(running.stderr.take(), REPORT);
     let patch = read_bounded(running.stdout.take(), PATCH);
     let ended = crate::wait::wait_for(&mut running, TIME).await?;
-    broker.stop().await;
+    let refusals = broker.stop().await.refusals;
     let (text, _) = report.await.unwrap_or_default();
     let (patch, whole) = patch.await.unwrap_or_default();
     let text = scrub_terminal(&text, Colours::Remove);
     let lines: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned).collect();
     let last = lines.last().cloned().unwrap_or_default();
-    let remarks = lines.iter().filter(|line| line.starts_with("left out:")).cloned().collect();
+    let remarks = lines
+        .iter()
+        .filter(|line| line.starts_with("left out:") || line.starts_with("made one:"))
+        .cloned()
+        .collect();
     let collected = match ended {
         None => Collected::Failed(format!("the change could not be collected within {} s", TIME.as_secs())),
         Some(exit) => match exit.code {
             0 => Collected::Done,
             10 => Collected::Refused {
-                why: last,
+                why: refusals.last().map_or(last, |(refusal, _)| {
+                    let next = refusal.rule.next_step();
+                    format!("{refusal}; to go on: {next}")
+                }),
                 patch: Some(patch).filter(|patch| whole && !patch.is_empty()),
             },
             code => Collected::Failed(if last.is_empty() {

@@ -88,13 +88,14 @@ pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, Runner
             .map_err(RunnerError::io("making the workspace"))
     };
     private(&folder)?;
+    let git = warrant.role.git_identity();
     let files = RunFiles::new(&RunRepository {
         name: grant.name.clone(),
         commit: grant.base.clone(),
         base_branch: base_branch.clone(),
         branch: warrant.push_ref().cloned(),
-        user_name: format!("Tipstaff {}", warrant.role),
-        user_email: format!("{}@agents.tipstaff.invalid", warrant.role),
+        user_name: git.name,
+        user_email: git.email,
     });
     // A read-only chat follows no link of the repository out of it.
     let symlinks = if warrant.kind.may_write() { Symlinks::Links } else { Symlinks::Files };

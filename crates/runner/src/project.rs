@@ -9,6 +9,9 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tipstaff_broker::{FileAt, Mirror};
+use tipstaff_model::CommitId;
+use tipstaff_model::warrant::{PathPattern, PathRules};
 
 /// The name of the file, at the top of the repository.
 pub const PROJECT_FILE: &str = "tipstaff.toml";
@@ -16,6 +19,8 @@ pub const PROJECT_FILE: &str = "tipstaff.toml";
 const LARGEST: u64 = 256 * 1024;
 /// Commands of a verification at most.
 const MOST_COMMANDS: usize = 50;
+/// Patterns of a list at most.
+const MOST_PATTERNS: usize = 200;
 
 /// What `tipstaff.toml` says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -23,6 +28,43 @@ const MOST_COMMANDS: usize = 50;
 pub struct Project {
     /// How a change is verified.
     pub verify: Verification,
+    /// What a push may hold.
+    pub push: PushRules,
+}
+
+/// The `[push]` table: what a repository asks of every change of an agent. It narrows warrants; the one thing that it
+/// opens is where text may only look like a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PushRules {
+    /// Paths that no run may change, besides what its role protects.
+    pub protect: Vec<PathPattern>,
+    /// Whether lockfiles may change.
+    pub lockfiles: Lockfiles,
+    /// Paths where text may look like a secret: fixtures of tests.
+    pub allow_secrets: Vec<PathPattern>,
+}
+
+/// Whether lockfiles may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lockfiles {
+    /// As the role has it.
+    #[default]
+    Allow,
+    /// By no run.
+    Refuse,
+}
+
+impl PushRules {
+    /// Lays the rules over a warrant that is being made.
+    pub fn lay_over(&self, paths: &mut PathRules) {
+        paths.protect(self.protect.iter().cloned());
+        if self.lockfiles == Lockfiles::Refuse {
+            paths.protect(tipstaff_model::warrant::lockfiles());
+        }
+        paths.fixtures.clone_from(&self.allow_secrets);
+    }
 }
 
 /// The `[verify]` table.
@@ -91,7 +133,41 @@ impl Project {
         if project.verify.commands.iter().any(|command| command.trim().is_empty() || command.contains('\0')) {
             return Err(RunnerError::ProjectFile("verify.commands has an empty command".to_owned()));
         }
+        let push = &project.push;
+        for (name, list) in [("protect", &push.protect), ("allow_secrets", &push.allow_secrets)] {
+            if list.len() > MOST_PATTERNS {
+                return Err(RunnerError::ProjectFile(format!(
+                    "push.{name} names more than {MOST_PATTERNS} patterns"
+                )));
+            }
+        }
+        if push
+            .allow_secrets
+            .iter()
+            .any(|pattern| pattern.as_str().split('/').all(|part| part.starts_with('*')))
+        {
+            return Err(RunnerError::ProjectFile(
+                "push.allow_secrets opens every folder: name the folders of the fixtures".to_owned(),
+            ));
+        }
         Ok(project)
+    }
+
+    /// Reads the file as it is in a commit of the mirror; the defaults where there is none.
+    ///
+    /// # Errors
+    /// [`RunnerError::ProjectFile`], and what git says.
+    pub async fn of_commit(mirror: &Mirror, commit: &CommitId) -> Result<Self, RunnerError> {
+        let unusable = |why: &str| RunnerError::ProjectFile(why.to_owned());
+        match mirror.file_at(commit, PROJECT_FILE, LARGEST).await? {
+            FileAt::Nothing => Ok(Self::default()),
+            FileAt::Content(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|_| unusable("it is not UTF-8 text"))?;
+                Self::parse(&text)
+            }
+            FileAt::NoFile => Err(unusable("it is no ordinary file")),
+            FileAt::TooLarge => Err(unusable(&format!("it is larger than {} KiB", LARGEST >> 10))),
+        }
     }
 
     /// Reads the file of a checkout that no agent has touched yet; the defaults where there is none. A symbolic link is
@@ -139,6 +215,21 @@ mod tests {
     }
 
     #[test]
+    fn rules_for_pushes_narrow_a_warrant_and_open_only_fixtures() {
+        let text = "[push]\nprotect = [\"db/**\"]\nlockfiles = \"refuse\"\nallow_secrets = [\"tests/fixtures/**\"]\n";
+        let rules = Project::parse(text).unwrap().push;
+        let template = tipstaff_model::AgentRole::Builder.template();
+        let mut paths =
+            PathRules { write: template.write, protected: template.protected.clone(), fixtures: Vec::new() };
+        rules.lay_over(&mut paths);
+        let protected =
+            |path: &str| paths.protected.iter().any(|pattern| pattern.matches_ignoring_case(path.as_bytes()));
+        assert!(protected("db/a.sql") && protected("web/package-lock.json") && protected("tipstaff.toml"));
+        assert!(template.protected.iter().all(|pattern| paths.protected.contains(pattern)));
+        assert!(paths.is_fixture(b"tests/fixtures/a") && !paths.is_fixture(b"src/a"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_line() {
         for (text, part) in [
             ("[verify]\ncommand = []\n", "line 2"),
@@ -146,6 +237,10 @@ mod tests {
             ("[verify]\ntimeout = \"soon\"\n", "is not a time"),
             ("[verify]\ntimeout = \"0s\"\n", "is not a time"),
             ("[verify]\ntimeout = \"99999999999999999999h\"\n", "is not a time"),
+            ("[push]\nprotect = [\"/etc\"]\n", "is not a path pattern"),
+            ("[push]\nallow_secrets = [\"**\"]\n", "every folder"),
+            ("[push]\nallow_secrets = [\"**/*\"]\n", "every folder"),
+            ("[push]\nlockfiles = \"maybe\"\n", "line 2"),
             ("[deploy]\n", "unknown field"),
             ("not toml", "line 1"),
         ] {

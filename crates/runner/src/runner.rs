@@ -160,7 +160,8 @@ impl Runner {
             .map_err(RunnerError::from)
     }
 
-    /// Serves a sandbox's listener under a warrant.
+    /// Serves a sandbox's listener under a warrant. The redactor knows the values that the broker holds: they pass in no
+    /// push.
     ///
     /// # Errors
     /// When the listener can't be used.
@@ -170,11 +171,12 @@ impl Runner {
         repositories: Vec<ServedRepository>,
         live: &Arc<LiveWarrant>,
         control: &Arc<dyn ControlPlane>,
-        gateway: Option<GatewayConfig>,
+        (gateway, redactor): (Option<GatewayConfig>, &Redactor),
     ) -> Result<BrokerHandle, RunnerError> {
         let mut config = BrokerConfig::new(Arc::clone(&self.config.git), repositories);
         config.bounds = self.config.bounds;
         config.gateway = gateway;
+        config.redactor = redactor.clone();
         config.allow_private_addresses.clone_from(&self.config.allow_private_addresses);
         config.host_addresses = Arc::clone(&self.config.host_addresses);
         Ok(Broker::new(config, Arc::clone(live), Arc::clone(control)).serve(listener)?)

@@ -13,7 +13,7 @@ use tipstaff_model::warrant::{HostChoice, HostPattern, IssueRequest, ModelGrant,
 use tipstaff_model::{
     AuditAction, AuditDraft, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
 };
-use tipstaff_runner::{Cancel, Job, RunLock};
+use tipstaff_runner::{Cancel, Job, PushRules, RunLock};
 use tipstaff_seal::SignedWarrant;
 use tipstaff_store::{KeyPurpose, Lease, OrgTx, RunDraft};
 
@@ -78,12 +78,12 @@ pub(crate) fn egress_of(choices: &[HostChoice]) -> Vec<HostPattern> {
     hosts
 }
 
-/// The warrant that a task asks for.
+/// The warrant that a task asks for, narrowed by what the repository says of pushes in its base.
 pub(crate) fn warrant_of(
     context: &Context,
     task: &TaskSpec,
     ids: (tipstaff_model::TaskId, RunId),
-    models: Vec<ModelGrant>,
+    (models, rules): (Vec<ModelGrant>, &PushRules),
 ) -> anyhow::Result<Warrant> {
     let egress = task
         .allow_hosts
@@ -112,7 +112,11 @@ pub(crate) fn warrant_of(
         lfs: task.lfs,
         now_ms: context.clock.wall_ms(),
     };
-    Warrant::issue(request).map_err(|error| Problem::usage("warrant-impossible", error.to_string()))
+    let mut warrant =
+        Warrant::issue(request).map_err(|error| Problem::usage("warrant-impossible", error.to_string()))?;
+    rules.lay_over(&mut warrant.paths);
+    warrant.paths.protect(task.protect.iter().cloned());
+    Ok(warrant)
 }
 
 /// The models of a warrant, for the log.
@@ -130,6 +134,7 @@ pub(crate) struct Begun {
 }
 
 /// Begins the run of a lease within `tx` and commits: when this returns, the run is on record, and its lock is held.
+#[expect(clippy::too_many_arguments, reason = "one call, each argument is another thing")]
 pub(crate) async fn begin(
     context: &Context,
     mut tx: OrgTx,
@@ -137,13 +142,14 @@ pub(crate) async fn begin(
     task: TaskSpec,
     mirror: Mirror,
     cancel: Cancel,
+    rules: &PushRules,
     asked: RunModels,
 ) -> anyhow::Result<Begun> {
     let run = lease.run();
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
     let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let RunModels { grants, gateway, redactor } = asked;
-    let warrant = warrant_of(context, &task, (lease.task(), run), grants)?;
+    let warrant = warrant_of(context, &task, (lease.task(), run), (grants, rules))?;
     let draft = RunDraft {
         branch: warrant.push_ref().cloned(),
         base_commit: Some(task.base_commit.clone()),

@@ -148,6 +148,7 @@ Examples:
   tipstaff run -- make test
   tipstaff run --repo ~/code/site --timeout 10m -- npm run build
   tipstaff run --role reviewer -- cargo test
+  tipstaff run --protect 'migrations/**' -- make generate
   tipstaff run --agent claude-builder \"make the flaky test reliable\"
   tipstaff run --engine codex --budget 2 \"fix the typo in the README\"
   tipstaff run --dry-run -- true")]
@@ -181,6 +182,10 @@ pub(crate) struct RunArgs {
     /// hosts of a package registry: registry:npm, registry:crates, registry:pypi, registry:debian
     #[arg(long, value_name = "HOST", value_parser = parse_host)]
     pub(crate) allow_host: Vec<tipstaff_model::warrant::HostChoice>,
+    /// Paths that the run may not change, such as 'db/**' or '**/*.sql', besides what its role and [push] in the base's
+    /// tipstaff.toml protect; may be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = parse_path_pattern)]
+    pub(crate) protect: Vec<tipstaff_model::warrant::PathPattern>,
     /// Print the warrant and the compiled rules; run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -505,6 +510,10 @@ fn parse_engine(text: &str) -> Result<EngineKind, String> {
 
 fn parse_kind(text: &str) -> Result<WarrantKind, String> {
     text.parse().map_err(|error: tipstaff_model::agent::ChoiceError| error.to_string())
+}
+
+fn parse_path_pattern(text: &str) -> Result<tipstaff_model::warrant::PathPattern, String> {
+    text.parse().map_err(|error: tipstaff_model::warrant::PatternError| error.to_string())
 }
 
 fn parse_budget(text: &str) -> Result<MicroUsd, String> {

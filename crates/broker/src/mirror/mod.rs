@@ -6,9 +6,11 @@
 //! one mirror at once; one bound on bytes and one on time hold for every fetch.
 
 mod fetch;
+mod file;
 mod tips;
 
 pub(crate) use fetch::Listing;
+pub use file::FileAt;
 
 use crate::error::BrokerError;
 use crate::git::{Git, GitCommand};

@@ -92,7 +92,8 @@ fn claim(line: &[u8], identity: &GitIdentity, run: &str) -> Option<String> {
     if !CLAIMS.contains(&key.as_str()) {
         return None;
     }
-    let address = value.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(address, _)| address);
+    let address =
+        value.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(address, _)| address);
     let address = address.unwrap_or_default().to_ascii_lowercase();
     let program = address.starts_with("noreply@") || PROGRAMS.contains(&address.as_str());
     let own = address == identity.email;
@@ -112,7 +113,8 @@ mod tests {
 
     fn commit(author: &str, committer: &str, more: &str, message: &str) -> Vec<u8> {
         let tree = "1".repeat(40);
-        format!("tree {tree}\nparent {tree}\nauthor {author}\ncommitter {committer}\n{more}\n{message}\n").into_bytes()
+        format!("tree {tree}\nparent {tree}\nauthor {author}\ncommitter {committer}\n{more}\n{message}\n")
+            .into_bytes()
     }
 
     fn judged(content: &[u8]) -> Option<String> {
@@ -141,7 +143,12 @@ mod tests {
             commit(OWN, person, "", "x"),
             commit("Linus <builder@agents.tipstaff.invalid> 1 +0000", OWN, "", "x"),
             commit("Tipstaff builder <torvalds@linux-foundation.org> 1 +0000", OWN, "", "x"),
-            commit("Tipstaff builder (by Linus <l@x>) <builder@agents.tipstaff.invalid> 1 +0000", OWN, "", "x"),
+            commit(
+                "Tipstaff builder (by Linus <l@x>) <builder@agents.tipstaff.invalid> 1 +0000",
+                OWN,
+                "",
+                "x",
+            ),
             commit("Tipstaff builder <builder@agents.tipstaff.invalid> <l@x> 1 +0000", OWN, "", "x"),
             commit(OWN, OWN, &format!("author {person}\n"), "x"),
             commit(OWN, OWN, "gpgsig -----BEGIN SSH SIGNATURE-----\n abc\n", "x"),

@@ -27,7 +27,9 @@ pub fn fault(path: &[u8], target: &[u8]) -> Option<&'static str> {
     for part in target.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." if went_down => return Some("goes up again after a name, which another link may turn around"),
+            b".." if went_down => {
+                return Some("goes up again after a name, which another link may turn around");
+            }
             b".." => match above.checked_sub(1) {
                 Some(left) => above = left,
                 None => return Some("leads out of the repository"),
@@ -47,15 +49,35 @@ mod tests {
     #[test]
     fn links_within_pass_and_others_do_not() {
         for (path, target) in [
-            ("a", "b"), ("a", "./b/c"), ("d/a", "../b"), ("d/e/a", "../../b"), ("a", "."), ("d/a", ".."), ("a", "...x"),
-            ("a", ".github/x"), ("a", "b//c/"),
+            ("a", "b"),
+            ("a", "./b/c"),
+            ("d/a", "../b"),
+            ("d/e/a", "../../b"),
+            ("a", "."),
+            ("d/a", ".."),
+            ("a", "...x"),
+            ("a", ".github/x"),
+            ("a", "b//c/"),
         ] {
             assert_eq!(fault(path.as_bytes(), target.as_bytes()), None, "{path} -> {target}");
         }
         for (path, target) in [
-            ("a", "/etc/passwd"), ("a", "//x"), ("a", ".."), ("d/a", "../.."), ("d/a", "../../x"), ("a", "b/../c"),
-            ("a", "./../x"), ("a", ".git/hooks"), ("d/a", "../.GIT/config"), ("a", "git~1/x"), ("a", "C:/x"),
-            ("a", "..\\x"), ("a", ""), ("a", "x\ny"), ("a", "x/.git::$INDEX_ALLOCATION/config"), ("a", "x/.g\u{200c}it"),
+            ("a", "/etc/passwd"),
+            ("a", "//x"),
+            ("a", ".."),
+            ("d/a", "../.."),
+            ("d/a", "../../x"),
+            ("a", "b/../c"),
+            ("a", "./../x"),
+            ("a", ".git/hooks"),
+            ("d/a", "../.GIT/config"),
+            ("a", "git~1/x"),
+            ("a", "C:/x"),
+            ("a", "..\\x"),
+            ("a", ""),
+            ("a", "x\ny"),
+            ("a", "x/.git::$INDEX_ALLOCATION/config"),
+            ("a", "x/.g\u{200c}it"),
         ] {
             assert!(fault(path.as_bytes(), target.as_bytes()).is_some(), "{path} -> {target}");
         }

@@ -55,7 +55,8 @@ pub fn is_git_folder(name: &[u8]) -> bool {
 
 /// Whether nothing about the name needs a closer look.
 fn is_plain(name: &[u8]) -> bool {
-    let usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'.' | b'@' | b',');
+    let usual =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'.' | b'@' | b',');
     (1..=LONGEST_NAME).contains(&name.len()) && !name.starts_with(b".") && name.iter().all(usual)
 }
 
@@ -70,7 +71,9 @@ fn is_alike(folded: &[u8], wanted: &str, short: &str, hashed: &str) -> bool {
     let Some(tilde) = name.iter().position(|byte| *byte == b'~') else { return false };
     let (front, digits) = (name.get(..tilde).unwrap_or_default(), name.get(tilde + 1..).unwrap_or_default());
     let numbered = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    numbered && front.len() >= 2 && (short.as_bytes().starts_with(front) || hashed.as_bytes().starts_with(front))
+    numbered
+        && front.len() >= 2
+        && (short.as_bytes().starts_with(front) || hashed.as_bytes().starts_with(front))
 }
 
 /// Why one part of a path is dangerous.
@@ -119,14 +122,40 @@ mod tests {
     #[test]
     fn whatever_is_git_somewhere_is_found() {
         for name in [
-            ".git", ".GIT", ".Git", ".git.", ".git ", ".git. . ", ".git:x", ".git::$INDEX_ALLOCATION", "git~1", "GIT~1",
-            "git~9", "git~1.", "GiT~12", ".g\u{200c}it", "\u{feff}.git", ".gi\u{206b}t", ".git\u{200d}", ".gıt\u{0}",
+            ".git",
+            ".GIT",
+            ".Git",
+            ".git.",
+            ".git ",
+            ".git. . ",
+            ".git:x",
+            ".git::$INDEX_ALLOCATION",
+            "git~1",
+            "GIT~1",
+            "git~9",
+            "git~1.",
+            "GiT~12",
+            ".g\u{200c}it",
+            "\u{feff}.git",
+            ".gi\u{206b}t",
+            ".git\u{200d}",
+            ".gıt\u{0}",
         ] {
             assert!(fault(name.as_bytes(), false).is_some(), "{name:?}");
         }
         for name in [
-            ".GITMODULES", ".gitmodules ", "gitmod~1", "GI7EBA~1", "gi7eb~12", ".gitmodules:x", ".g\u{200c}itmodules",
-            "gitatt~1", ".GitAttributes", "GI250A~1", ".MAILMAP", "maba30~2",
+            ".GITMODULES",
+            ".gitmodules ",
+            "gitmod~1",
+            "GI7EBA~1",
+            "gi7eb~12",
+            ".gitmodules:x",
+            ".g\u{200c}itmodules",
+            "gitatt~1",
+            ".GitAttributes",
+            "GI250A~1",
+            ".MAILMAP",
+            "maba30~2",
         ] {
             assert!(fault(name.as_bytes(), false).is_some(), "{name:?}");
         }
@@ -134,8 +163,25 @@ mod tests {
             assert!(fault(name.as_bytes(), false).is_some(), "{name:?}");
         }
         for name in [
-            ".gitmodules", ".gitignore", ".gitattributes", ".github", ".gitlab-ci.yml", "git", "git~", "~1", "a:b", "x.",
-            "größe", "日本語", ".git-blame-ignore-revs", "git~1x", "notes~1", "...", ".gitkeep", "caf\u{e9}", "gist~1",
+            ".gitmodules",
+            ".gitignore",
+            ".gitattributes",
+            ".github",
+            ".gitlab-ci.yml",
+            "git",
+            "git~",
+            "~1",
+            "a:b",
+            "x.",
+            "größe",
+            "日本語",
+            ".git-blame-ignore-revs",
+            "git~1x",
+            "notes~1",
+            "...",
+            ".gitkeep",
+            "caf\u{e9}",
+            "gist~1",
         ] {
             assert_eq!(fault(name.as_bytes(), false), None, "{name:?}");
         }
@@ -146,7 +192,12 @@ mod tests {
     #[test]
     fn names_that_are_one_to_some_file_system_fold_alike() {
         for (left, right) in [
-            ("README", "readme"), ("ÄRGER", "ärger"), ("e\u{301}", "é"), ("a", "a."), ("x", "x\u{200c}"), ("straße", "STRASSE"),
+            ("README", "readme"),
+            ("ÄRGER", "ärger"),
+            ("e\u{301}", "é"),
+            ("a", "a."),
+            ("x", "x\u{200c}"),
+            ("straße", "STRASSE"),
         ] {
             assert_eq!(folded(left.as_bytes()), folded(right.as_bytes()), "{left} {right}");
         }

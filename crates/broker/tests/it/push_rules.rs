@@ -35,7 +35,11 @@ async fn secrets_are_refused_wherever_they_hide_and_never_repeated() {
     let refused = async |clone: &Path, place: &str| {
         let said = world.push(clone, &[], &[own]).await;
         said.refused_with("secret-in-diff");
-        assert!(said.text.contains("[remote rejected]") && said.text.contains(place), "{place}: {}", said.text);
+        assert!(
+            said.text.contains("[remote rejected]") && said.text.contains(place),
+            "{place}: {}",
+            said.text
+        );
         assert!(!said.text.contains(&TOKEN[4..]) && !said.text.contains("broker-77"), "{}", said.text);
         assert_eq!((world.tip().await, world.held()), (None, 0), "{place}");
     };
@@ -88,8 +92,9 @@ fn hex(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_new_counts_and_fixtures_may_look_like_secrets() {
-    let adjust =
-        |warrant: &mut tipstaff_model::Warrant| warrant.paths.fixtures = vec!["tests/fixtures/**".parse().unwrap()];
+    let adjust = |warrant: &mut tipstaff_model::Warrant| {
+        warrant.paths.fixtures = vec!["tests/fixtures/**".parse().unwrap()]
+    };
     let options = Options { held: vec![HELD], adjust, ..Options::default() };
     let mut world = world_with("old.txt", &format!("first\n{TOKEN}\n"), options).await;
     let own = world.own();
@@ -143,9 +148,25 @@ async fn names_that_are_something_else_elsewhere_are_refused() {
     // Whatever git's own check lets through is refused by ours.
     let mut ours = 0;
     for name in [
-        ".git ", ".git.", ".git::$INDEX_ALLOCATION", ".Git", "GIT~2", "git~1 ", ".g\u{200c}it", "\u{feff}.git",
-        "x\\.git\\config", "..\\..\\x", "a\nb", "a\x7fb", "a\u{202e}txt.sh", ".gitmodules.", "GITMOD~1", "gi7eba~1",
-        ".GitAttributes", &"n".repeat(300), "\u{9b}31m",
+        ".git ",
+        ".git.",
+        ".git::$INDEX_ALLOCATION",
+        ".Git",
+        "GIT~2",
+        "git~1 ",
+        ".g\u{200c}it",
+        "\u{feff}.git",
+        "x\\.git\\config",
+        "..\\..\\x",
+        "a\nb",
+        "a\x7fb",
+        "a\u{202e}txt.sh",
+        ".gitmodules.",
+        "GITMOD~1",
+        "gi7eba~1",
+        ".GitAttributes",
+        &"n".repeat(300),
+        "\u{9b}31m",
     ] {
         let tree = graft(&clone, &mktree(&clone, &[(b"100644", name.as_bytes(), &blob)]));
         commit_tree(&clone, &tree, "bad").await;
@@ -296,8 +317,7 @@ async fn what_the_branch_does_not_lead_to_is_not_taken() {
     let tree = graft(&clone, &mktree(&clone, &[(b"120000", b"link", &blob)]));
     commit_tree(&clone, &tree, "junk").await;
     world.commit(&clone, "a.txt", "a\n").await;
-    let listed =
-        git(&clone, &["rev-list", "--objects", "HEAD", "junk", "^origin/main"]).await.succeeded();
+    let listed = git(&clone, &["rev-list", "--objects", "HEAD", "junk", "^origin/main"]).await.succeeded();
     let pack = crate::push_bombs::pack_of(&clone, &listed);
     let request = crate::pushing::push_request(&world, "HEAD", &clone, &pack).await;
     let answer = world.raw(request).await;

@@ -338,8 +338,10 @@ impl World {
         write(&clone.join(file), content);
         git(clone, &["add", "-A", "-f", "."]).await.succeeded();
         let identity = self.warrant.warrant().role.git_identity();
-        let environment = ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"]
-            .map(|key| (key, OsStr::new(if key.ends_with("NAME") { &identity.name } else { &identity.email })));
+        let environment =
+            ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"].map(|key| {
+                (key, OsStr::new(if key.ends_with("NAME") { &identity.name } else { &identity.email }))
+            });
         git_at(clone, &environment, &["commit", "-qm", "Change"].map(OsStr::new)).succeeded();
     }
 

@@ -16,7 +16,7 @@ use tipstaff_model::{
     AgentRole, AuditAction, AuditDraft, EngineKind, ExitReason, MicroUsd, RunId, RunState, RunSummary,
     TaskId, TaskSpec, Warrant,
 };
-use tipstaff_runner::{Cancel, Runner, SandboxRules, compile_spec, engine_request};
+use tipstaff_runner::{Cancel, Project, PushRules, Runner, SandboxRules, compile_spec, engine_request};
 use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
 use tipstaff_store::{LEASE_MS, RepositoryKind, TaskDraft};
 
@@ -32,8 +32,9 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let preparing = prepare(&arguments, &context, &git);
     let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
+    let rules = Project::of_commit(&mirror, &task.base_commit).await?.push;
     if arguments.dry_run {
-        return dry_run(&context, &runner, &task).await;
+        return dry_run(&context, &runner, &task, &rules).await;
     }
     // What can be known before anything is accepted is said now: no program, no key.
     runner.program(task.engine).await?;
@@ -81,7 +82,7 @@ pub(crate) async fn run(
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
     listen_for_signals(&context, &cancel);
-    let begun = begin(&context, tx, lease, task, mirror, cancel, gateway).await?;
+    let begun = begin(&context, tx, lease, task, mirror, cancel, &rules, gateway).await?;
     let warrant = begun.job.warrant.warrant.clone();
     announce(&context, &warrant, begun.run);
     let live = Arc::new(Live::new(context.output));
@@ -138,6 +139,7 @@ async fn prepare(
         budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
         timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
         allow_hosts: arguments.allow_host.iter().map(ToString::to_string).collect(),
+        protect: arguments.protect.clone(),
         submodules: false,
         lfs: false,
     };
@@ -298,10 +300,16 @@ pub(crate) fn tell(context: &Context, summary: &RunSummary) {
 }
 
 /// Prints the warrant and what it compiles to; starts nothing and stores nothing.
-async fn dry_run(context: &Context, runner: &Runner, task: &TaskSpec) -> anyhow::Result<ExitCode> {
+async fn dry_run(
+    context: &Context,
+    runner: &Runner,
+    task: &TaskSpec,
+    rules: &PushRules,
+) -> anyhow::Result<ExitCode> {
     let run = RunId::new(context.clock.as_ref(), context.entropy.as_ref());
     let id = TaskId::new(context.clock.as_ref(), context.entropy.as_ref());
-    let warrant = warrant_of(context, task, (id, run), crate::models::grants(context, task).await?)?;
+    let models = crate::models::grants(context, task).await?;
+    let warrant = warrant_of(context, task, (id, run), (models, rules))?;
     let invocation = engine(task.engine).invocation(&engine_request(task, warrant.kind))?;
     let rules = SandboxRules {
         identity: RunIdentity::acquire(runner.identities())?,
@@ -322,7 +330,7 @@ async fn dry_run(context: &Context, runner: &Runner, task: &TaskSpec) -> anyhow:
             || "nothing".to_owned(),
             |grant| format!("{} of {}, fast-forward only, on top of the base", grant.reference, grant.repository)
         ),
-        "paths": { "write": warrant.paths.write, "protected": warrant.paths.protected },
+        "paths": { "write": warrant.paths.write, "protected": warrant.paths.protected, "fixtures": warrant.paths.fixtures },
         "push_bounds": {
             "bytes": warrant.limits.push_bytes, "objects": warrant.limits.push_objects, "files": warrant.limits.push_files
         },

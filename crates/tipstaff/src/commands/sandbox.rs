@@ -17,7 +17,7 @@ use tipstaff_model::{
 };
 use tipstaff_runner::{Runner, RunnerConfig, SandboxRules, compile_spec, wait_for};
 use tipstaff_sandbox::{LayerState, RunIdentity, Sandbox, StdioPolicy, Workspace};
-use tipstaff_seal::{SystemClock, SystemEntropy};
+use tipstaff_seal::{Redactor, SystemClock, SystemEntropy};
 
 /// A control plane for a sandbox without a run: it keeps nothing and tells refusals to the terminal.
 struct Terminal(Output);
@@ -201,7 +201,9 @@ async fn exec(
     let live = Arc::new(LiveWarrant::new(warrant, Arc::new(SystemClock)));
     let control: Arc<dyn ControlPlane> = Arc::new(Terminal(output));
     let broker = match running.listener.take() {
-        Some(listener) => Some(runner.serve(listener, Vec::new(), &live, &control, None)?),
+        Some(listener) => {
+            Some(runner.serve(listener, Vec::new(), &live, &control, (None, &Redactor::new()))?)
+        }
         None => None,
     };
     let ended = tokio::select! {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{ExitReason, RunState};
-use tipstaff_runner::{Cancel, Notice, Observer, Runner};
+use tipstaff_runner::{Cancel, Notice, Observer, Project, Runner};
 use tipstaff_store::{LEASE_MS, Lease, RunDraft, TakeOver, TaskFilter, Topic};
 use tokio::task::JoinSet;
 
@@ -114,11 +114,12 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
         let mirror = runner.mirrors(lease.token().org)?.open(&source).await?;
         mirror.pin(Some(task.base_commit.as_str())).await?;
         let gateway = crate::models::prepare(context, &task, Asker::Worker).await?;
-        Ok::<_, anyhow::Error>((mirror, gateway))
+        let rules = Project::of_commit(&mirror, &task.base_commit).await?.push;
+        Ok::<_, anyhow::Error>((mirror, rules, gateway))
     };
     match opened.await {
-        Ok((mirror, gateway)) => {
-            let begun = begin(context, tx, lease, task, mirror, cancel, gateway).await?;
+        Ok((mirror, rules, gateway)) => {
+            let begun = begin(context, tx, lease, task, mirror, cancel, &rules, gateway).await?;
             let observer = Quiet { context: Arc::clone(context), run: begun.run.short() };
             let observer = Arc::new(observer);
             begun.control.teller.watched_by(Arc::clone(&observer) as _);

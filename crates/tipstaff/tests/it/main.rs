@@ -38,6 +38,8 @@ mod provenance;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod push_rules;
+#[cfg(test)]
 mod queue;
 #[cfg(test)]
 mod real_agents;

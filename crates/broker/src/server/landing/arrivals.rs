@@ -82,7 +82,9 @@ impl Checks<'_> {
                 return Err(self.refusal(Rule::PushObjectCheck, why));
             }
             if object.kind == ObjectKind::Tree && (object.size > LARGEST_TREE || trees > ALL_TREES) {
-                let why = format!("a folder's list has more than {LARGEST_TREE} bytes, or all more than {ALL_TREES}");
+                let why = format!(
+                    "a folder's list has more than {LARGEST_TREE} bytes, or all more than {ALL_TREES}"
+                );
                 return Err(self.refusal(Rule::PushTooManyFiles, why));
             }
             if matches!(object.kind, ObjectKind::Commit | ObjectKind::Tag) && object.size > LONGEST_COMMIT {
@@ -171,7 +173,9 @@ fn unfold(shapes: &[(u64, Vec<u32>)]) -> Option<(u64, u64)> {
             }
             let (mut entries, mut depth) = (*others, 0);
             for child in within {
-                let Count::Done(more, deep) = *counts.get(usize::try_from(*child).ok()?)? else { return None };
+                let Count::Done(more, deep) = *counts.get(usize::try_from(*child).ok()?)? else {
+                    return None;
+                };
                 entries = entries.saturating_add(more).saturating_add(1);
                 depth = depth.max(deep);
             }

@@ -6,10 +6,10 @@ use super::arrivals::Inventory;
 use super::hold::Held;
 use crate::error::BrokerError;
 use crate::git::GitCommand;
+use crate::pack::{ObjectId, ObjectKind};
 use crate::parse::changes::{self, Change, MODE_SUBMODULE};
 use crate::parse::names;
 use crate::quarantine::Quarantine;
-use crate::pack::{ObjectId, ObjectKind};
 use std::collections::HashSet;
 use tipstaff_model::{CommitId, Refusal, Rule, Warrant};
 
@@ -64,11 +64,7 @@ impl Checks<'_> {
     }
 
     /// The tip is a commit, its history is whole, and it descends from the base and from what was there.
-    pub(super) async fn history(
-        &self,
-        tip: Option<&CommitId>,
-        inventory: &Inventory,
-    ) -> Result<(), Refusal> {
+    pub(super) async fn history(&self, tip: Option<&CommitId>, inventory: &Inventory) -> Result<(), Refusal> {
         let Update { old, new, .. } = self.update;
         if old.as_ref() != tip {
             let there = tip.map_or_else(|| "nothing".to_owned(), |tip| tip.short().to_owned());
@@ -77,7 +73,10 @@ impl Checks<'_> {
                 format!("the branch is at {there}, not where this push expects it: fetch first"),
             ));
         }
-        let came = inventory.objects.iter().find(|object| ObjectId::from_hex(new.as_str().as_bytes()) == Some(object.id));
+        let came = inventory
+            .objects
+            .iter()
+            .find(|object| ObjectId::from_hex(new.as_str().as_bytes()) == Some(object.id));
         let is_commit = match came {
             Some(object) => object.kind == ObjectKind::Commit,
             None => {
@@ -231,7 +230,11 @@ impl Checks<'_> {
     }
 
     /// Every new commit is the run's own, and says nothing secret.
-    pub(super) fn own_commits(&self, faults: &[(ObjectId, Rule, String)], commits: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn own_commits(
+        &self,
+        faults: &[(ObjectId, Rule, String)],
+        commits: &[u8],
+    ) -> Result<(), Refusal> {
         if faults.is_empty() {
             return Ok(());
         }

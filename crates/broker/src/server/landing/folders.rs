@@ -49,9 +49,11 @@ impl Checks<'_> {
 
     async fn compare(&self, commits: &[u8]) -> Result<(), Refusal> {
         let base = self.listed(self.quarantine.base().as_str()).await?;
-        let commits: Vec<&[u8]> = commits.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        let commits: Vec<&[u8]> =
+            commits.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         if commits.len() > MOST_COMPARED {
-            let why = format!("names collide, and more than {MOST_COMPARED} commits would have to be compared");
+            let why =
+                format!("names collide, and more than {MOST_COMPARED} commits would have to be compared");
             return Err(self.refusal(Rule::PathDangerous, why));
         }
         for commit in commits {
@@ -77,9 +79,11 @@ impl Checks<'_> {
         let mut listed = Listed::new();
         for line in output.stdout.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
             let tab = memchr::memchr(b'\t', line).unwrap_or(line.len());
-            let (front, path) = (line.get(..tab).unwrap_or_default(), line.get(tab + 1..).unwrap_or_default());
+            let (front, path) =
+                (line.get(..tab).unwrap_or_default(), line.get(tab + 1..).unwrap_or_default());
             let mut words = front.split(|byte| *byte == b' ');
-            let mode = words.next().and_then(|mode| u32::from_str_radix(std::str::from_utf8(mode).ok()?, 8).ok());
+            let mode =
+                words.next().and_then(|mode| u32::from_str_radix(std::str::from_utf8(mode).ok()?, 8).ok());
             let (Some(mode), Some(id)) = (mode, words.nth(1)) else {
                 return Err(self.failed(&BrokerError::GitUnexpected { command: "ls-tree" }));
             };

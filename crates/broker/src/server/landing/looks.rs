@@ -337,7 +337,9 @@ impl Reader for Locator {
     fn piece(&mut self, bytes: &[u8]) {
         let begin = self.position;
         let end = begin + u64::try_from(bytes.len()).unwrap_or(0);
-        let place = |offset: u64| usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX).min(bytes.len());
+        let place = |offset: u64| {
+            usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX).min(bytes.len())
+        };
         let mut counted = 0;
         loop {
             let (finding, line, mut digest) = match self.open.take() {

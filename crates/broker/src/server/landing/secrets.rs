@@ -22,7 +22,11 @@ fn is_content(mode: u32) -> bool {
 
 impl Checks<'_> {
     /// Reads what the changes name and did not come with the push, and the targets of links; judges links.
-    pub(super) async fn others(&self, changes: &Changes, came: &HashSet<ObjectId>) -> Result<Others, Refusal> {
+    pub(super) async fn others(
+        &self,
+        changes: &Changes,
+        came: &HashSet<ObjectId>,
+    ) -> Result<Others, Refusal> {
         let mut links = HashSet::new();
         let mut unread = BTreeSet::new();
         for change in changes.all().filter(|change| is_content(change.new_mode)) {
@@ -68,11 +72,14 @@ impl Checks<'_> {
     ) -> Result<(), Refusal> {
         self.secrets_in_names(changes)?;
         let found = |id: &ObjectId| arrivals.secrets.get(id).or_else(|| others.secrets.get(id));
-        let paths = &self.shared.warrant.warrant().paths;
+        let warrant = self.shared.warrant.warrant();
+        let paths = &warrant.paths;
         let mut suspects: Vec<(&[u8], ObjectId, &Secrets)> = changes
             .all()
             .filter(|change| is_content(change.new_mode))
-            .filter_map(|change| found(&change.new_id).map(|found| (change.path.as_slice(), change.new_id, found)))
+            .filter_map(|change| {
+                found(&change.new_id).map(|found| (change.path.as_slice(), change.new_id, found))
+            })
             .filter(|(path, _, found)| found.held || !paths.is_fixture(path))
             .collect();
         suspects.sort_unstable_by_key(|(path, id, _)| (*path, *id));
@@ -135,7 +142,8 @@ impl Checks<'_> {
         suspects: &[(&[u8], ObjectId, &Secrets)],
     ) -> Result<Known, Refusal> {
         let base = self.quarantine.base();
-        let paths: Vec<&[u8]> = suspects.iter().map(|(path, ..)| *path).collect::<BTreeSet<_>>().into_iter().collect();
+        let paths: Vec<&[u8]> =
+            suspects.iter().map(|(path, ..)| *path).collect::<BTreeSet<_>>().into_iter().collect();
         let mut requests: Vec<Vec<u8>> =
             paths.iter().map(|path| [format!("{base}:").as_bytes(), path].concat()).collect();
         let removed = changes.net.iter().filter(|change| change.new_mode == 0 && is_content(change.old_mode));
