@@ -35,6 +35,7 @@ pub const TABLE: &[LimitRow] = &[
     row("header fields", "parse::head", "64", "400, `request-ambiguous`, close"),
     row("time to send the head", "broker", "10 s", "408, close"),
     row("time without a byte in either direction", "broker", "60 s", "close"),
+    row("time without a byte while a push is sent or judged", "broker", "6 min", "close"),
     row("time of one request", "broker", "30 min", "close"),
     row("git processes of one run at once", "broker", "4", "back-pressure: the request waits"),
     row("upload-pack request, bytes after decompression", "broker", "16 MiB", "413, `limit-reached`"),

@@ -120,6 +120,11 @@ async fn dispatch(
             return tokio::time::timeout(request_time, serving).await.ok().flatten();
         }
         Target::Origin(target) | Target::Absolute(_, target) => {
+            if target.ends_with("/git-receive-pack") {
+                // While a push is judged nothing moves, and the reason of a refusal must still arrive.
+                let bounds = shared.config.bounds;
+                stream.set_idle_limit(bounds.idle_time.saturating_add(bounds.check_time));
+            }
             let serving = http(stream, |request| own(Arc::clone(&shared), target.clone(), request));
             let _ = tokio::time::timeout(request_time, serving).await;
         }

@@ -32,6 +32,11 @@ fn the_defaults_are_the_values_of_the_table() {
     assert_eq!(value("distinct refusals kept"), bounds.refusals_kept.to_string());
     assert_eq!(value("push: memory of the object check"), format!("{} GiB", bounds.check_memory >> 30));
     assert_eq!(value("push: time of each check"), format!("{} min", bounds.check_time.as_secs() / 60));
+    assert_eq!(
+        value("time without a byte while a push is sent or judged"),
+        format!("{} min", (bounds.check_time + bounds.idle_time).as_secs() / 60)
+    );
+    assert_eq!(value("push: bytes looked through for secrets"), format!("{} GiB", bounds.scan_bytes >> 30));
     assert_eq!(value("request head, bytes"), tipstaff_broker::parse::head::LARGEST.to_string());
     assert_eq!(value("header fields"), tipstaff_broker::parse::head::MOST_FIELDS.to_string());
     assert_eq!(value("push: commands"), tipstaff_broker::parse::receive::MOST_COMMANDS.to_string());

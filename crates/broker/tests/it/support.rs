@@ -375,8 +375,13 @@ impl World {
 }
 
 pub(crate) fn raw(address: SocketAddr, request: &[u8]) -> String {
+    raw_within(address, request, Duration::from_secs(10))
+}
+
+/// [`raw`], with another bound on the silence before the answer.
+pub(crate) fn raw_within(address: SocketAddr, request: &[u8], silence: Duration) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(silence)).unwrap();
     // The broker may answer and close before it has everything.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();

@@ -73,6 +73,8 @@ pub(super) async fn read<R: Reader>(
         .await
         .map_err(|_| BrokerError::GitTimeout { command: "cat-file", seconds: time.as_secs() })??;
     child.kill();
+    // Reaped here, so that no process of a judged push stays behind it.
+    let _ = child.wait().await;
     match machine {
         Some(machine) if machine.left == 0 || machine.reader.has_enough() => Ok(machine.reader),
         _ => Err(unexpected()),

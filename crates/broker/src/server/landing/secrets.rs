@@ -144,8 +144,12 @@ impl Checks<'_> {
         let base = self.quarantine.base();
         let paths: Vec<&[u8]> =
             suspects.iter().map(|(path, ..)| *path).collect::<BTreeSet<_>>().into_iter().collect();
-        let mut requests: Vec<Vec<u8>> =
-            paths.iter().map(|path| [format!("{base}:").as_bytes(), path].concat()).collect();
+        // A path that the base has and git could not read as one line counts as new.
+        let request = |path: &[u8]| match path.contains(&b'\n') {
+            true => vec![b'0'; 40],
+            false => [format!("{base}:").as_bytes(), path].concat(),
+        };
+        let mut requests: Vec<Vec<u8>> = paths.iter().map(|path| request(path)).collect();
         let removed = changes.net.iter().filter(|change| change.new_mode == 0 && is_content(change.old_mode));
         requests.extend(removed.map(|change| change.old_id.to_string().into_bytes()));
         let before = self.look_through(&requests, HashSet::new()).await?;
