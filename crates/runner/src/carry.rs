@@ -14,7 +14,9 @@ use crate::verify::{Verified, Verifying, narrowed};
 use crate::work::{Worked, judge};
 use crate::{RunLock, recover};
 use serde_json::json;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tipstaff_broker::{Pinned, Quarantine, ServedRepository};
@@ -294,10 +296,18 @@ impl Runner {
         let text = match patch {
             Some(patch) => {
                 let path = self.config.layout.refused_patch(run);
-                std::fs::write(path, patch).map_err(RunnerError::io("keeping the refused change"))?;
+                // What was refused may be a secret.
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(path)
+                    .and_then(|mut file| file.write_all(patch))
+                    .map_err(RunnerError::io("keeping the refused change"))?;
                 "the refused change is kept as a patch: `tipstaff runs diff` shows it"
             }
-            None => "the refused change is too large to be kept",
+            None => "the refused change is empty, or too large to be kept",
         };
         self.remark(text, control, observer).await
     }

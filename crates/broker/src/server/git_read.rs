@@ -200,7 +200,9 @@ fn upload_command<'a>(view: &'a View, protocol: Option<&str>) -> GitCommand<'a> 
         .git()
         .command("upload-pack")
         .config("uploadpack.allowFilter", "true")
-        .config("uploadpack.allowAnySHA1InWant", "false")
+        // Every object of a view is granted, and one that is wanted was found in it: a partial clone of protocol 0 asks
+        // by id for what it lacks.
+        .config("uploadpack.allowAnySHA1InWant", "true")
         .config("uploadpack.hideRefs", "refs/tipstaff")
         .config("safe.directory", view.quarantine.path())
         .args(["--strict", "--stateless-rpc"]);

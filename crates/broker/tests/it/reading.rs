@@ -37,17 +37,17 @@ async fn shallow_and_partial_clones_work_and_fetch_the_rest_later() {
     assert_eq!(git(&shallow, &["rev-list", "--count", "HEAD"]).await.succeeded().trim(), "1");
     git(&shallow, &["fetch", "-q", "--unshallow"]).await.succeeded();
     assert_eq!(git(&shallow, &["rev-list", "--count", "HEAD"]).await.succeeded().trim(), "2");
-    let partial = world.path("partial");
-    git(
-        world.dir.path(),
-        &["clone", "-q", "--filter=blob:none", "--no-checkout", &world.url(), partial.to_str().unwrap()],
-    )
-    .await
-    .succeeded();
-    // The checkout asks for blobs by id: granted refs lead to them.
-    git(&partial, &["checkout", "-q", "main"]).await.succeeded();
-    assert!(partial.join("src/lib.rs").is_file());
-    git(&partial, &["show", "HEAD~1:src/lib.rs"]).await.succeeded();
+    for version in ["0", "1", "2"] {
+        let partial = world.path(&format!("partial{version}"));
+        let protocol = format!("protocol.version={version}");
+        let (url, target) = (world.url(), partial.to_str().unwrap().to_owned());
+        let clone: [&str; 8] = ["-c", &protocol, "clone", "-q", "--filter=blob:none", "--no-checkout", &url, &target];
+        git(world.dir.path(), &clone).await.succeeded();
+        // The checkout asks for blobs by id: granted refs lead to them.
+        git(&partial, &["-c", &protocol, "checkout", "-q", "main"]).await.succeeded();
+        assert!(partial.join("src/lib.rs").is_file());
+        git(&partial, &["-c", &protocol, "show", "HEAD~1:src/lib.rs"]).await.succeeded();
+    }
     assert_eq!(world.stop().await.refusals_total(), 0);
 }
 
