@@ -203,7 +203,8 @@ impl Runner {
         }
         let untouched = before.is_some() && layer_picture(&prepared) == before;
         if reason != ExitReason::WarrantRevoked && !untouched {
-            let subject = subject(&job.task);
+            // The command line may hold a secret of the person's; a message is pushed.
+            let subject = job.redactor.redact(&subject(&job.task)).into_owned();
             let collection =
                 collect(self, &warrant, &job.warrant.digest, &prepared, &subject, &serve).await?;
             for remark in &collection.remarks {
