@@ -41,7 +41,8 @@ async fn shallow_and_partial_clones_work_and_fetch_the_rest_later() {
         let partial = world.path(&format!("partial{version}"));
         let protocol = format!("protocol.version={version}");
         let (url, target) = (world.url(), partial.to_str().unwrap().to_owned());
-        let clone: [&str; 8] = ["-c", &protocol, "clone", "-q", "--filter=blob:none", "--no-checkout", &url, &target];
+        let clone: [&str; 8] =
+            ["-c", &protocol, "clone", "-q", "--filter=blob:none", "--no-checkout", &url, &target];
         git(world.dir.path(), &clone).await.succeeded();
         // The checkout asks for blobs by id: granted refs lead to them.
         git(&partial, &["-c", &protocol, "checkout", "-q", "main"]).await.succeeded();

@@ -88,8 +88,13 @@ fn a52_a_repository_within() {
 }
 
 #[test]
-fn a53_a_symlinked_artifact_stays_a_link() {
+fn a53_a_symlinked_artifact_is_refused() {
     let (_world, repository, summary) = attack("A53", "ln -s $C/secret.txt report.md");
+    assert_eq!(summary["exit_reason"], "refused");
+    assert_eq!(summary["refusals"][0]["rule"], "symlink-escapes");
+    assert!(!repository.join("report.md").exists() && !repository.join("report.md").is_symlink());
+    // One that stays within is merged as a link.
+    let (_world, repository, summary) = attack("A53", "ln -s README.md report.md");
     assert_eq!(summary["files_changed"], 1);
     assert!(repository.join("report.md").is_symlink(), "a link was merged as a link");
 }
