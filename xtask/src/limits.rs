@@ -86,6 +86,12 @@ const CONSTANTS: &[Constant] = &[
         "`project-file`",
     ),
     constant(
+        "patterns of a list in `[push]`",
+        ("crates/runner/src/project.rs", "MOST_PATTERNS", "200"),
+        "200",
+        "`project-file`",
+    ),
+    constant(
         "home of an agent, bytes",
         ("crates/runner/src/compile.rs", "AGENT_HOME_BYTES", "512 * 1024 * 1024"),
         "512 MiB",
