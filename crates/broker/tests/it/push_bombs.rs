@@ -1,7 +1,7 @@
 //! Packs that are small and mean much: each is refused by name, in bounded time and memory.
 
 use crate::pushing::{commit_tree, graft, hash_object, mktree, push_request};
-use crate::support::{Options, World, command, raw_within};
+use crate::support::{World, command, raw_within};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use std::io::Write;
