@@ -6,7 +6,8 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a refusal may take on a busy machine; each takes well under a second on an idle one.
 const BOUND: Duration = Duration::from_secs(120);
