@@ -69,7 +69,7 @@ async fn secrets_are_refused_wherever_they_hide_and_never_repeated() {
     world.commit(&clone, "x.txt", "x\n").await;
     refused(&clone, "link, line 1").await;
     let clone = fresh().await;
-    let mut binary = vec![0_u8, 159, 146, 150].repeat(100_000);
+    let mut binary = [0_u8, 159, 146, 150].repeat(100_000);
     binary.extend_from_slice(format!("\n\n{TOKEN} ").as_bytes());
     std::fs::write(clone.join("data.bin"), &binary).unwrap();
     world.commit(&clone, "x.txt", "x\n").await;
