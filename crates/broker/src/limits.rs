@@ -150,6 +150,22 @@ pub const TABLE: &[LimitRow] = &[
     row("checkout: files", "broker", "2000000", "`tree-too-large`"),
     row("checkout: bytes", "broker", "20 GiB", "`tree-too-large`"),
     row("diff shown, bytes", "broker", "64 MiB", "`git-output`"),
+    row(
+        "commits of a change that leaves quarantine",
+        "broker",
+        "2000",
+        "`change-too-long`; it can be taken as a patch",
+    ),
+    row("commits of such a change, bytes without their trees", "broker", "64 MiB", "`git-output`"),
+    row("push upstream: time", "git", "20 min", "ended; the next try looks upstream first"),
+    row("look at upstream: time", "git", "60 s", "`publish-unreachable`"),
+    row(
+        "answers with a credential for one push",
+        "broker",
+        "4",
+        "git is told nothing: `publish-credential-refused`",
+    ),
+    row("words of upstream that are told, characters", "broker", "400", "cut"),
 ];
 
 /// The table as Markdown.

@@ -39,5 +39,7 @@ fn the_defaults_are_the_values_of_the_table() {
     assert_eq!(value("push: bytes looked through for secrets"), format!("{} GiB", bounds.scan_bytes >> 30));
     assert_eq!(value("request head, bytes"), tipstaff_broker::parse::head::LARGEST.to_string());
     assert_eq!(value("header fields"), tipstaff_broker::parse::head::MOST_FIELDS.to_string());
+    let commits = tipstaff_broker::attest::MOST_COMMITS.to_string();
+    assert_eq!(value("commits of a change that leaves quarantine"), commits);
     assert_eq!(value("push: commands"), tipstaff_broker::parse::receive::MOST_COMMANDS.to_string());
 }
