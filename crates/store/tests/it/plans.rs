@@ -17,7 +17,7 @@ const HOT: [(&str, usize); 50] = [
     ("CHARGE_LIST_OF_RUN", 2),
     ("CHARGE_LIST_OPEN_OF_RUN", 2),
     ("CHARGE_OF_RUN", 2),
-    ("CHARGE_SETTLE", 17),
+    ("CHARGE_SETTLE", 18),
     ("CHARGE_SHRINK", 4),
     ("CHARGE_TOTAL", 5),
     ("AUDIT_CHECKPOINT_LAST", 1),

@@ -39,7 +39,7 @@ async fn columns(engine: Engine) -> BTreeMap<String, String> {
     };
     rows.lines()
         .map(|line| {
-            let line = line.replace("'::text", "'");
+            let line = line.replace("'::text", "'").replace("'-1'::integer", "-1");
             let mut fields = line.split('|');
             let (name, type_of) = (fields.next().unwrap(), fields.next().unwrap());
             (name.to_owned(), format!("{}|{}", words(type_of), fields.collect::<Vec<_>>().join("|")))

@@ -121,8 +121,14 @@ impl Left {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         let Ok(entries) = std::fs::read_dir(folder) else { return (found, unreadable) };
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
-            if path.extension().is_none_or(|extension| extension != "jsonl") {
-                continue;
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("jsonl") => {}
+                // It never got its name, so nothing counts that it holds.
+                Some("draft") if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) => {
+                    let _gone_already = std::fs::remove_file(&path);
+                    continue;
+                }
+                _ => continue,
             }
             match Self::open(&path) {
                 Ok(Some(left)) => found.push(left),
@@ -197,6 +203,7 @@ mod tests {
         spool.add(&draw(hold)).unwrap();
         spool.file.write_all(b"{\"draw\":{\"requ").unwrap();
         drop(spool);
+        std::fs::write(place.join("half.draft"), "{").unwrap();
         std::fs::write(place.join("noise.jsonl"), "not ours\n").unwrap();
         let (mut left, unreadable) = Left::find(&place);
         assert_eq!((left.len(), unreadable.len()), (1, 1), "{unreadable:?}");
@@ -204,6 +211,6 @@ mod tests {
         assert_eq!((left.head.run, left.head.hold, left.entries.len()), (run, Some(hold), 2));
         assert!(Left::find(&place).0.is_empty(), "one successor at a time");
         left.remove().unwrap();
-        assert!(!path.exists());
+        assert!(!path.exists() && !place.join("half.draft").exists());
     }
 }
