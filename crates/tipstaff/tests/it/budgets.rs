@@ -517,11 +517,13 @@ fn storm(scene: &Scene) {
         |runs: &[Running]| runs.iter().map(|run| run.said().matches("s-status-200").count()).sum::<usize>();
     runs[0].until("some answers", || answered(&runs) >= 4);
     runs[0].child.kill().unwrap();
+    runs[0].ended();
+    // Whoever comes next marks the dead run; what it had open is spent then, and nobody waits for it any more.
+    scene.tipstaff(&["runs", "list"]).expect(0);
     for run in &mut runs {
         run.ended();
     }
     let answered = u64::try_from(answered(&runs)).unwrap();
-    // The next command marks the dead run: what it had open counts as spent.
     let standing = scene.json_lines(&["budgets", "list", "--json"]);
     let (total, calls) = scene.total();
     for (one, limit) in standing.iter().map(|one| (one, one["amount_micro_usd"].as_u64().unwrap())) {
