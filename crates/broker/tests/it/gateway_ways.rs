@@ -4,7 +4,7 @@ use crate::gateway_support::{Act, Gate, KEY, MESSAGES, Scripted, post, quick};
 use crate::support::until;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tipstaff_broker::{
     Bounds, GatewayClient, Hop, Login, LoginError, LoginToken, PlainHttp, Route, Upstream, Wire,
 };
@@ -12,6 +12,7 @@ use tipstaff_model::{CallOutcome, Rule};
 use tipstaff_seal::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 const ASK: &str = r#"{"model":"good-1","max_tokens":100}"#;
 const MESSAGES_PATH: &str = "/model/anthropic/v1/messages";
