@@ -4,6 +4,7 @@ use crate::egress::{Resolver, SystemResolver};
 use crate::error::BrokerError;
 use crate::gateway::{BudgetEnd, GatewayConfig};
 use crate::git::Git;
+use crate::inspected::Inspection;
 use crate::limits::Bounds;
 use crate::quarantine::Quarantine;
 use crate::server;
@@ -42,6 +43,8 @@ pub struct BrokerConfig {
     pub host_addresses: Arc<BTreeMap<String, Vec<IpAddr>>>,
     /// Knows what a secret looks like, and the values that this broker holds: none of them passes in a push.
     pub redactor: Redactor,
+    /// The way to inspected hosts. Without it every request to one is refused.
+    pub inspection: Option<Inspection>,
     /// The way to models. Without it every model request is refused.
     pub gateway: Option<GatewayConfig>,
     /// The bounds.
@@ -59,6 +62,7 @@ impl BrokerConfig {
             allow_private_addresses: Vec::new(),
             host_addresses: Arc::default(),
             redactor: Redactor::new(),
+            inspection: None,
             gateway: None,
             bounds: Bounds::default(),
         }

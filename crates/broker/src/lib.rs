@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod git;
 mod history;
 mod inspect;
+mod inspected;
 pub mod limits;
 mod lock;
 pub mod mirror;
@@ -33,6 +34,10 @@ pub use gateway::{
 };
 pub use git::Git;
 pub use inspect::{Dirty, SourceInfo};
+pub use inspected::{
+    HeldSecret, Inspection, InspectionError, LONGEST_VALUE, RunAuthority, SHORTEST_VALUE, SecretPlace,
+    UpstreamTrust,
+};
 pub use limits::Bounds;
 pub use mirror::{FileAt, Mirror, MirrorLimits, Mirrors, Pinned};
 pub use provenance::{CommitEvidence, CommitReader};

@@ -96,6 +96,16 @@ pub const TABLE: &[LimitRow] = &[
     row("bytes sent to hosts in one run", "warrant", "egress_sent_bytes", "cut, `egress-spent`"),
     row("bytes received from hosts in one run", "warrant", "egress_received_bytes", "cut, `egress-spent`"),
     row("requests and tunnels to hosts in one run", "warrant", "egress_requests", "403, `egress-spent`"),
+    row(
+        "inspected host: bytes read ahead of their turn",
+        "broker",
+        "16 KiB",
+        "back-pressure: nothing more is read",
+    ),
+    row("inspected host: certificates kept", "broker", "64", "the oldest is made anew"),
+    row("inspected host: body of a request that calls tools", "broker", "4 MiB", "403, `limit-reached`"),
+    row("inspected host: nesting of such a body", "parse::rpc_body", "128", "400, `request-ambiguous`"),
+    row("inspected host: calls of one batch", "parse::rpc_body", "100", "400, `request-ambiguous`"),
     row("model calls of one run at once", "broker", "32", "429, `limit-reached`"),
     row("model request, bytes after decompression", "broker", "32 MiB", "413, `limit-reached`"),
     row("model requests held at once, bytes", "broker", "96 MiB", "back-pressure: the request waits"),
@@ -215,6 +225,8 @@ pub struct Bounds {
     pub answer_head_bytes: u64,
     /// Time without a byte in a tunnel.
     pub tunnel_idle_time: Duration,
+    /// Bytes of a request that calls tools of an inspected host.
+    pub rpc_body_bytes: u64,
     /// Model calls at once.
     pub model_calls: usize,
     /// Bytes of a model request after decompression.
@@ -277,6 +289,7 @@ impl Default for Bounds {
             answer_time: Duration::from_secs(10 * 60),
             answer_head_bytes: 64 * KIB,
             tunnel_idle_time: Duration::from_secs(10 * 60),
+            rpc_body_bytes: 4 * MIB,
             model_calls: 32,
             model_request_bytes: 32 * MIB,
             model_held_bytes: 96 * MIB,

@@ -5,6 +5,7 @@ use crate::id::{RunId, TaskId};
 use crate::refusal::Refusal;
 use crate::repository::{CommitId, RefName, RepositoryName};
 use crate::state::{ExitReason, RunState};
+use crate::warrant::HostRules;
 use serde::{Deserialize, Serialize};
 
 /// Everything that a worker needs to know to carry out a task. Stored as JSON with the task; holds no secret.
@@ -48,10 +49,24 @@ pub struct TaskSpec {
     /// Paths that the run may not change, besides what its role and its repository protect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protect: Vec<crate::warrant::PathPattern>,
+    /// Further rules for these hosts: which are inspected, and which requests may be made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_rules: Vec<HostRules>,
+    /// The names of the secrets that it holds handles of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     /// Whether submodules are checked out.
     pub submodules: bool,
     /// Whether LFS content is fetched.
     pub lfs: bool,
+}
+
+impl TaskSpec {
+    /// Whether hosts are to be inspected.
+    #[must_use]
+    pub fn asks_to_inspect(&self) -> bool {
+        !self.secrets.is_empty() || !self.host_rules.is_empty()
+    }
 }
 
 /// A change to a run that a worker reports. Absent means unchanged.

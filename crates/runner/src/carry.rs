@@ -162,16 +162,23 @@ impl Runner {
         let result = self.config.layout.result(run);
         let quarantine =
             Quarantine::create(Arc::clone(&self.config.git), &result, &job.mirror, &pinned).await?;
-        let serve_under = |live: &Arc<LiveWarrant>, listener: TcpListener, gateway| {
+        let inspection = match &job.inspection {
+            Some(inspection) => inspection.for_run(&warrant)?,
+            None => None,
+        };
+        let serve_under = |live: &Arc<LiveWarrant>, listener: TcpListener, (gateway, inspection)| {
             let served =
                 ServedRepository { name: job.task.repository.clone(), quarantine: quarantine.clone() };
-            self.serve(listener, vec![served], live, control, (gateway, &job.redactor))
+            self.serve(listener, vec![served], live, control, (gateway, inspection, &job.redactor))
         };
-        let serve = |listener: TcpListener| serve_under(&live, listener, None);
-        let serve_agent = |listener: TcpListener| serve_under(&live, listener, job.gateway.clone());
+        let serve = |listener: TcpListener| serve_under(&live, listener, (None, None));
+        let serve_agent =
+            |listener: TcpListener| serve_under(&live, listener, (job.gateway.clone(), inspection.clone()));
 
         let mut before = layer_picture(&prepared);
-        let mut worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve_agent).await;
+        let mut worked = self
+            .work(job, &live, (&prepared, inspection.as_ref()), &invocation, control, observer, &serve_agent)
+            .await;
         // Whether the kernel mounts an overlay here is learnt by doing it; nothing of the command has run then.
         if let Err(RunnerError::Sandbox(
             SandboxError::OverlayUnsupported { .. } | SandboxError::IdMapUnsupported { .. },
@@ -181,7 +188,17 @@ impl Runner {
             recover::remove_folder(&self.config.layout, run)?;
             prepared = prepare(materials(false, "workspace")).await?;
             before = None;
-            worked = self.work(job, &live, &prepared, &invocation, control, observer, &serve_agent).await;
+            worked = self
+                .work(
+                    job,
+                    &live,
+                    (&prepared, inspection.as_ref()),
+                    &invocation,
+                    control,
+                    observer,
+                    &serve_agent,
+                )
+                .await;
         }
         let Worked { supervised, verdict, pushed } = worked?;
         if supervised.dropped > 0 {
@@ -252,7 +269,7 @@ impl Runner {
             };
             let id = WarrantId::new(clock.as_ref(), self.config.entropy.as_ref());
             let lesser = Arc::new(LiveWarrant::new(narrowed(&warrant, id)?, Arc::clone(clock)));
-            let serve_checks = |listener: TcpListener| serve_under(&lesser, listener, None);
+            let serve_checks = |listener: TcpListener| serve_under(&lesser, listener, (None, None));
             let verified = Verifying {
                 runner: self,
                 live: &live,

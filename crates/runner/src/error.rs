@@ -21,6 +21,9 @@ pub enum RunnerError {
     /// The control plane did not take what it was told.
     #[error(transparent)]
     ControlPlane(#[from] ControlPlaneError),
+    /// Hosts can't be inspected.
+    #[error(transparent)]
+    Inspection(#[from] tipstaff_broker::InspectionError),
     /// The warrant refused the start.
     #[error("{0}; {next}", next = .0.rule.next_step())]
     Refused(Refusal),
@@ -85,6 +88,7 @@ impl RunnerError {
         match self {
             Self::Sandbox(error) => error.code(),
             Self::Broker(error) => error.code(),
+            Self::Inspection(error) => error.code(),
             Self::Engine(error) => error.code(),
             Self::ControlPlane(ControlPlaneError::LeaseLost) => "lease-lost",
             Self::ControlPlane(_) => "control-plane-unavailable",
@@ -108,7 +112,9 @@ impl RunnerError {
             Self::Engine(_) | Self::ProjectFile(_) => ExitReason::CommandFailed,
             Self::ControlPlane(ControlPlaneError::LeaseLost) => ExitReason::LeaseLost,
             Self::DiskNearlyFull { .. } => ExitReason::OutOfDisk,
-            Self::Broker(_) | Self::ControlPlane(_) | Self::Io { .. } => ExitReason::Internal,
+            Self::Broker(_) | Self::Inspection(_) | Self::ControlPlane(_) | Self::Io { .. } => {
+                ExitReason::Internal
+            }
         }
     }
 

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tipstaff_broker::{
-    Bounds, Broker, BrokerConfig, BrokerHandle, Checkouts, GatewayConfig, Git, Mirror, Mirrors, Quarantine,
-    ServedRepository,
+    Bounds, Broker, BrokerConfig, BrokerHandle, Checkouts, GatewayConfig, Git, HeldSecret, Inspection,
+    Mirror, Mirrors, Quarantine, RunAuthority, ServedRepository, UpstreamTrust,
 };
 use tipstaff_model::{
-    Clock, ControlPlane, Entropy, ExitReason, LiveWarrant, OrgId, RunId, RunState, TaskSpec,
+    Clock, ControlPlane, Entropy, ExitReason, LiveWarrant, OrgId, RunId, RunState, TaskSpec, Warrant,
 };
 use tipstaff_sandbox::{Running, Sandbox, SandboxSpec, ToolchainGrant};
 use tipstaff_seal::redact::Redactor;
@@ -69,8 +69,31 @@ pub struct Job {
     pub cancel: Cancel,
     /// The models that may be asked, with their keys; `None` where none may.
     pub gateway: Option<GatewayConfig>,
+    /// What inspected hosts need besides the run's own authority; `None` where the warrant inspects none.
+    pub inspection: Option<JobInspection>,
     /// Takes secrets out of everything that the run says; knows the live ones.
     pub redactor: Redactor,
+}
+
+/// What a run needs to have hosts inspected.
+#[derive(Debug, Clone)]
+pub struct JobInspection {
+    /// Whom the broker trusts to be a host.
+    pub trust: UpstreamTrust,
+    /// The secrets, each with the variable that holds its handle in the sandbox.
+    pub secrets: Vec<(String, HeldSecret)>,
+}
+
+impl JobInspection {
+    /// The same for a broker, with an authority made for this run.
+    pub(crate) fn for_run(&self, warrant: &Warrant) -> Result<Option<Inspection>, RunnerError> {
+        let authority = RunAuthority::of_warrant(warrant)?;
+        Ok(authority.map(|authority| Inspection {
+            authority: Arc::new(authority),
+            trust: self.trust.clone(),
+            secrets: self.secrets.iter().map(|(_, held)| held.clone()).collect(),
+        }))
+    }
 }
 
 /// How a run ended.
@@ -171,12 +194,13 @@ impl Runner {
         repositories: Vec<ServedRepository>,
         live: &Arc<LiveWarrant>,
         control: &Arc<dyn ControlPlane>,
-        (gateway, redactor): (Option<GatewayConfig>, &Redactor),
+        (gateway, inspection, redactor): (Option<GatewayConfig>, Option<Inspection>, &Redactor),
     ) -> Result<BrokerHandle, RunnerError> {
         let mut config = BrokerConfig::new(Arc::clone(&self.config.git), repositories);
         config.bounds = self.config.bounds;
         config.gateway = gateway;
         config.redactor = redactor.clone();
+        config.inspection = inspection;
         config.allow_private_addresses.clone_from(&self.config.allow_private_addresses);
         config.host_addresses = Arc::clone(&self.config.host_addresses);
         Ok(Broker::new(config, Arc::clone(live), Arc::clone(control)).serve(listener)?)

@@ -9,10 +9,11 @@ use crate::prepare::Prepared;
 use crate::runner::{Job, Runner};
 use crate::session::Session;
 use crate::supervise::{Supervised, Watch, supervise};
+use crate::trust;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tipstaff_broker::BrokerHandle;
+use tipstaff_broker::{BrokerHandle, Inspection};
 use tipstaff_engine::{Invocation, ProcessEnd, Verdict, engine};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{AuditAction, AuditDraft, ControlPlane, EventKind, ExitReason, LiveWarrant, RunState};
@@ -33,7 +34,7 @@ impl Runner {
         &self,
         job: &Job,
         live: &LiveWarrant,
-        prepared: &Prepared,
+        (prepared, inspection): (&Prepared, Option<&Inspection>),
         invocation: &Invocation,
         control: &Arc<dyn ControlPlane>,
         observer: &Arc<dyn Observer>,
@@ -45,6 +46,14 @@ impl Runner {
         let (argv, mount) = furnish(invocation, &self.config.layout.run(run).join("home"))?;
         let mut read_only_mounts = prepared.read_only_mounts.clone();
         read_only_mounts.extend(mount);
+        let mut env = invocation.env.clone();
+        if let Some(inspection) = inspection {
+            let (told, mount) = trust::furnish(inspection, &self.config.layout.run(run).join("trust"))?;
+            env.extend(told);
+            read_only_mounts.push(mount);
+        }
+        let held = job.inspection.iter().flat_map(|inspection| &inspection.secrets);
+        env.extend(held.map(|(variable, held)| (variable.clone(), held.handle().to_string())));
         let spec = compile_spec(
             &warrant,
             SandboxRules {
@@ -52,7 +61,7 @@ impl Runner {
                 workspace: prepared.workspace.clone(),
                 grants: self.config.grants.clone(),
                 read_only_mounts,
-                env: invocation.env.clone(),
+                env,
                 argv,
                 stdio: StdioPolicy::PIPED_OUTPUT,
                 agent: chosen.program().is_some(),

@@ -43,6 +43,12 @@ const NAMES: &[&str] = &[
     "NODE_EXTRA_CA_CERTS",
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "PIP_CERT",
+    "DENO_CERT",
+    "AWS_CA_BUNDLE",
+    "NIX_SSL_CERT_FILE",
     "NODE_OPTIONS",
     "NODE_USE_ENV_PROXY",
     "NVM_DIR",
@@ -139,6 +145,21 @@ const CREDENTIAL_VALUES: &[&str] = &[
 /// What a value must contain when its name is that of a credential.
 const PLACEHOLDER: &str = "placeholder";
 
+/// Names that programs obey, besides those that may enter.
+const OBEYED: &[&str] =
+    &["PATH", "HOME", "TMPDIR", "IFS", "ENV", "BASH_ENV", "PWD", "OLDPWD", "PS1", "PS4", "PROMPT_COMMAND"];
+
+/// Beginnings of such names.
+const OBEYED_BEGINNINGS: &[&str] = &["LD_", "DYLD_", "MALLOC_", "GLIBC_", "TIPSTAFF_"];
+
+/// Whether a value is the handle of a secret: `tsh_` and 49 letters and digits. The broker makes them, and knows what
+/// they stand for.
+fn is_handle(value: &str) -> bool {
+    value
+        .strip_prefix("tsh_")
+        .is_some_and(|rest| rest.len() == 49 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
 /// Judges one extra variable: its name must be on the allow-list; a name that looks like a credential must carry
 /// a value that contains `placeholder`; a value that looks like a credential is refused under any name.
 ///
@@ -154,6 +175,13 @@ pub fn environment_check(name: &str, value: &str) -> Result<(), SandboxError> {
     }
     if value.contains('\0') {
         return refuse("its value has a zero byte");
+    }
+    if is_handle(value) {
+        // What is worth nothing may have any name but one that a program or a loader obeys.
+        let obeyed = NAMES.contains(&name)
+            || OBEYED.contains(&name)
+            || OBEYED_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning));
+        return if obeyed { refuse("its name is one that programs obey") } else { Ok(()) };
     }
     if !NAMES.contains(&name) && !PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return refuse("its name is not on the allow-list");
@@ -246,6 +274,20 @@ mod tests {
             Ok(()) => None,
             Err(SandboxError::EnvironmentRefused { reason, .. }) => Some(reason),
             Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_handle_enters_under_any_name_that_nobody_obeys() {
+        let handle = format!("tsh_{}", "a".repeat(49));
+        for name in ["GITHUB_TOKEN", "API_KEY", "X"] {
+            assert_eq!(reason(name, &handle), None, "{name}");
+        }
+        for name in ["PATH", "LD_PRELOAD", "HOME", "https_proxy", "BASH_ENV", "1X", "A-B"] {
+            assert!(reason(name, &handle).is_some(), "{name}");
+        }
+        for value in ["tsh_", &format!("{handle}a"), &format!("x{handle}"), &handle.replace('a', "-")] {
+            assert!(reason("GITHUB_TOKEN", value).is_some(), "{value}");
         }
     }
 

@@ -4,6 +4,7 @@
 mod cipher;
 mod digest;
 mod error;
+pub mod handle;
 pub mod kek;
 mod keychain;
 pub mod log;
@@ -20,6 +21,7 @@ pub mod warrant;
 
 pub use digest::StreamDigest;
 pub use error::SealError;
+pub use handle::Handle;
 pub use kek::{KekSource, RingKey};
 pub use redact::{Finding, RedactStream, Redactor};
 pub use ring::{DataKeyId, Ring, SealContext, SealedText, WrappedKey, key_id_of, rewrap};

@@ -148,7 +148,7 @@ impl Token {
 }
 
 /// Appends a big-endian number as `width` digits of base 62; the number is used up.
-fn push_base62(out: &mut String, number: &mut [u8], width: usize) {
+pub(crate) fn push_base62(out: &mut String, number: &mut [u8], width: usize) {
     let mut digits = vec![b'0'; width];
     for slot in digits.iter_mut().rev() {
         let mut remainder = 0_u32;
@@ -163,7 +163,7 @@ fn push_base62(out: &mut String, number: &mut [u8], width: usize) {
     digits.zeroize();
 }
 
-fn crc32(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(
             crc ^ u32::from(*byte),

@@ -1,5 +1,6 @@
 //! Beginning a run: the lease, the run's row, the signed warrant and their audit records, in one transaction.
 
+use crate::bound::BoundSecret;
 use crate::context::Context;
 use crate::control::teller::Teller;
 use crate::control::{LedgerParts, LocalControlPlane};
@@ -82,6 +83,7 @@ pub(crate) fn egress_of(choices: &[HostChoice]) -> Vec<HostPattern> {
 pub(crate) fn warrant_of(
     context: &Context,
     task: &TaskSpec,
+    bound: &[BoundSecret],
     ids: (tipstaff_model::TaskId, RunId),
     (models, rules): (Vec<ModelGrant>, &PushRules),
 ) -> anyhow::Result<Warrant> {
@@ -91,7 +93,9 @@ pub(crate) fn warrant_of(
         .map(|host| host.parse::<HostChoice>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Problem::usage("host-pattern", error.to_string()))?;
-    let egress = egress_of(&egress);
+    let mut egress = egress_of(&egress);
+    let mut hosts = task.host_rules.clone();
+    let secrets = crate::bound::grants(bound, &mut egress, &mut hosts);
     let request = IssueRequest {
         ids: (
             WarrantId::new(context.clock.as_ref(), context.entropy.as_ref()),
@@ -105,8 +109,8 @@ pub(crate) fn warrant_of(
         budget: Some(MicroUsd::from_micro(task.budget_micro_usd)),
         wall_ms: Some(task.timeout_ms),
         egress,
-        hosts: Vec::new(),
-        secrets: Vec::new(),
+        hosts,
+        secrets,
         models,
         submodules: task.submodules,
         lfs: task.lfs,
@@ -124,6 +128,13 @@ fn models(warrant: &Warrant) -> String {
     let names: Vec<String> =
         warrant.models.iter().map(|grant| format!("{}/{}", grant.provider, grant.model)).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+/// The secrets of a warrant, for the log: names and places, never a value.
+fn secrets(warrant: &Warrant) -> String {
+    let places: Vec<String> =
+        warrant.secrets.iter().map(|one| format!("{}@{}{}", one.name, one.host, one.path)).collect();
+    if places.is_empty() { "none".to_owned() } else { places.join(" ") }
 }
 
 /// A run that has begun: what the runner needs, and the control plane that it speaks to.
@@ -146,10 +157,14 @@ pub(crate) async fn begin(
     asked: RunModels,
 ) -> anyhow::Result<Begun> {
     let run = lease.run();
+    let bound = crate::bound::read(&mut tx, &task.secrets).await?;
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
     let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let RunModels { grants, gateway, redactor } = asked;
-    let warrant = warrant_of(context, &task, (lease.task(), run), (grants, rules))?;
+    let warrant = warrant_of(context, &task, &bound, (lease.task(), run), (grants, rules))?;
+    let inspection = crate::bound::inspection(context, &warrant, bound)?;
+    let values = inspection.iter().flat_map(|inspection| &inspection.secrets).map(|(_, held)| held.value());
+    let redactor = redactor.and_values(values);
     let draft = RunDraft {
         branch: warrant.push_ref().cloned(),
         base_commit: Some(task.base_commit.clone()),
@@ -183,6 +198,7 @@ pub(crate) async fn begin(
             .with("branch", warrant.push_ref().map_or_else(|| "none".to_owned(), ToString::to_string))
             .with("budget_micro_usd", warrant.budget.micro())
             .with("models", models(&warrant))
+            .with("secrets", secrets(&warrant))
             .with("expires_at", warrant.expires_at),
         );
         tx.commit().await?;
@@ -208,7 +224,18 @@ pub(crate) async fn begin(
     let control = LocalControlPlane::new(parts, lease);
     Ok(Begun {
         run,
-        job: Job { task, warrant: signed, key, lock, mirror, base_branch, cancel, gateway, redactor },
+        job: Job {
+            task,
+            warrant: signed,
+            key,
+            lock,
+            mirror,
+            base_branch,
+            cancel,
+            gateway,
+            inspection,
+            redactor,
+        },
         control: Arc::new(control),
     })
 }

@@ -4,6 +4,7 @@ mod models;
 mod money;
 mod projects;
 mod publish;
+mod ways;
 
 pub(crate) use models::{ModelsCommand, RuleChoice};
 pub(crate) use money::{
@@ -11,6 +12,7 @@ pub(crate) use money::{
 };
 pub(crate) use projects::ProjectsCommand;
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
+pub(crate) use ways::{BindingArgs, WaysArgs};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -186,6 +188,8 @@ pub(crate) struct RunArgs {
     /// tipstaff.toml protect; may be given several times
     #[arg(long, value_name = "PATTERN", value_parser = parse_path_pattern)]
     pub(crate) protect: Vec<tipstaff_model::warrant::PathPattern>,
+    #[command(flatten)]
+    pub(crate) ways: WaysArgs,
     /// Print the warrant and the compiled rules; run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -8,7 +8,7 @@ use crate::exit::Problem;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tipstaff_model::warrant::HostPattern;
 use tipstaff_model::{MicroUsd, OfferPattern};
@@ -79,9 +79,23 @@ pub(crate) struct NetworkConfig {
     /// Addresses of hosts that no public name server knows, private ones included: `"git.corp.example" = ["10.0.0.5"]`.
     /// A warrant must name the host all the same.
     hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// A file with further certificate authorities for inspected hosts, as PEM: a company's own. Beside this file, or an
+    /// absolute path.
+    extra_roots: Option<PathBuf>,
 }
 
 impl NetworkConfig {
+    /// The further authorities; empty when there are none.
+    pub(crate) fn extra_roots(&self, home: &Path) -> anyhow::Result<String> {
+        let Some(path) = &self.extra_roots else { return Ok(String::new()) };
+        let path = home.join(path);
+        std::fs::read_to_string(&path).map_err(|error| {
+            let text =
+                format!("network.extra_roots in {CONFIG_FILE}: {} can't be read: {error}", path.display());
+            Problem::usage("config-invalid", text)
+        })
+    }
+
     /// The addresses by host, names in lower case without a final dot.
     pub(crate) fn host_addresses(&self) -> anyhow::Result<BTreeMap<String, Vec<IpAddr>>> {
         let read = |(name, addresses): (&String, &Vec<IpAddr>)| {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use tipstaff_broker::{GatewayClient, Git, Mirrors};
+use tipstaff_broker::{GatewayClient, Git, Mirrors, UpstreamTrust};
 use tipstaff_model::{AuditAction, AuditDraft, Clock, Entropy, RunId};
 use tipstaff_runner::{Layout, Runner, RunnerConfig, leftovers, remove_leftover};
 use tipstaff_sandbox::{Discovery, Sandbox, SandboxConfig, SandboxError, discover_toolchains};
@@ -28,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     gateway_client: OnceLock<GatewayClient>,
+    trust: OnceLock<UpstreamTrust>,
 }
 
 /// The state folder.
@@ -167,6 +168,7 @@ impl Context {
             clock,
             entropy,
             gateway_client: OnceLock::new(),
+            trust: OnceLock::new(),
         };
         context.recover().await?;
         Ok(context)
@@ -195,6 +197,18 @@ impl Context {
             let _kept = self.gateway_client.set(GatewayClient::new()?);
         }
         self.gateway_client.get().context("the client for models is missing")
+    }
+
+    /// Whom this process trusts to be an inspected host, read when it is first needed.
+    pub(crate) fn trust(&self) -> anyhow::Result<UpstreamTrust> {
+        if self.trust.get().is_none() {
+            let extra = self.config.network.extra_roots(self.layout.home())?;
+            let trust = UpstreamTrust::new(&extra)
+                .map_err(|error| crate::exit::Problem::usage(error.code(), error.to_string()))?;
+            // Of two threads that make one, the first is kept.
+            let _kept = self.trust.set(trust);
+        }
+        self.trust.get().cloned().context("the certificate authorities are missing")
     }
 
     /// The runner of this machine: it needs a sandbox that holds. `meanwhile` is done while the sandbox is tried.

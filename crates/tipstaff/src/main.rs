@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod begin;
+mod bound;
 mod cli;
 mod commands;
 mod config;

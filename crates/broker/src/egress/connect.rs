@@ -7,6 +7,7 @@ use super::admission::{Admission, Wanted};
 use super::dial::{NoDial, dial};
 use super::hello::{self, NoHello};
 use super::tally::Metered;
+use crate::inspected;
 use crate::parse::client_hello::HelloError;
 use crate::parse::head::Authority;
 use crate::server::{CountedStream, Shared, respond, say};
@@ -21,6 +22,9 @@ const PIECES: (usize, usize) = (64 * 1024, 256 * 1024);
 
 /// Opens a tunnel, or says why not. It ends with either side, with the warrant, or after a time without a byte.
 pub(crate) async fn connect(shared: &Arc<Shared>, client: CountedStream, place: &Authority) {
+    if shared.warrant.warrant().must_inspect(&place.host, place.port) {
+        return inspected::serve(shared, client, place).await;
+    }
     let refused = |refusal: Refusal| {
         let refusal = shared.refuse(refusal);
         (respond::status_of(refusal.rule), respond::refusal_text(&refusal))

@@ -94,6 +94,7 @@ fn admit(shared: &Arc<Shared>, head: &Head, place: &Authority, target: &str) -> 
             format!("an upgrade to {word} is not served on plain HTTP"),
         ));
     }
+    shared.secrets.refuse_anywhere(place, target, &head.fields)?;
     let warrant = shared.warrant.in_force()?;
     let bound = warrant.host_rules(&place.host, place.port).any(|rules| !rules.requests.is_empty());
     drop(warrant);

@@ -10,14 +10,16 @@ mod admission;
 mod connect;
 mod dial;
 mod forward;
-mod hello;
+pub(crate) mod hello;
 mod resolver;
 mod tally;
 
+pub(crate) use admission::{Admission, Wanted};
 pub(crate) use connect::connect;
+pub(crate) use dial::{NoDial, dial};
 pub(crate) use forward::forward;
 pub use resolver::{Resolver, SystemResolver};
-pub(crate) use tally::EgressTally;
+pub(crate) use tally::{EgressTally, Metered};
 
 /// What tests of time drive by themselves, for the host `allowed.test`.
 #[cfg(test)]

@@ -31,6 +31,10 @@ pub(super) async fn with_body(
         Err(NoBody::Gone) => return None,
         Err(problem) => return say(exchange, unread(shared, asked, problem)).await,
     };
+    let (body, noted) = shared.secrets.take_out(body, asked.provider());
+    for refusal in noted {
+        shared.refuse(refusal);
+    }
     let (Some(api), model) = (
         asked.api(),
         match &asked.route.endpoint {

@@ -21,6 +21,11 @@ impl std::fmt::Debug for KeySpellings {
 }
 
 impl KeySpellings {
+    /// Whether there is nothing to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The spellings of each key: as it is, with its signs escaped for JSON or a URL, in hexadecimal and in base64 at
     /// every alignment. Without a key there are none.
     pub(crate) fn of<'k>(keys: impl IntoIterator<Item = &'k str>) -> Self {

@@ -11,7 +11,7 @@ mod client;
 mod deliver;
 mod errors;
 mod headers;
-mod keys;
+pub(crate) mod keys;
 mod lane;
 mod list;
 mod login;

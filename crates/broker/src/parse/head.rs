@@ -13,6 +13,9 @@ pub const MOST_FIELDS: usize = 64;
 /// How HTTP/2 begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
+/// The version in which Python before 3.12, and so its pip, asks for tunnels. Nothing else is read in it.
+const OLDER: &str = "HTTP/1.0";
+
 /// What a request is addressed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -140,7 +143,8 @@ pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
     let text = std::str::from_utf8(head).map_err(|_| HeadError::Field)?;
     let text = text.strip_suffix("\r\n\r\n").ok_or(HeadError::RequestLine)?;
     let mut lines = text.split("\r\n");
-    let (method, target) = request_line(lines.next().unwrap_or_default())?;
+    let first = lines.next().unwrap_or_default();
+    let (method, target) = request_line(first)?;
     let (mut host, mut length, mut chunked) = (None, None, false);
     let mut fields = Vec::new();
     for (count, line) in lines.enumerate() {
@@ -175,7 +179,12 @@ pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
         (None, false) => BodyLength::Known(0),
     };
     let target = read_target(method, target)?;
-    agrees(&target, host.ok_or(HeadError::Host)?)?;
+    match host {
+        Some(host) => agrees(&target, host)?,
+        // The older version has no such field, and a tunnel's target says it all.
+        None if first.ends_with(OLDER) => {}
+        None => return Err(HeadError::Host),
+    }
     Ok(Head { method: method.to_owned(), target, body, fields })
 }
 
@@ -183,8 +192,9 @@ fn request_line(line: &str) -> Result<(&str, &str), HeadError> {
     let mut words = line.split(' ');
     let (method, target, version) = (words.next(), words.next(), words.next());
     match (method, target, version, words.next()) {
-        (Some(method), Some(target), Some("HTTP/1.1"), None)
-            if (1..=16).contains(&method.len())
+        (Some(method), Some(target), Some(version), None)
+            if (version == "HTTP/1.1" || (version == OLDER && method == "CONNECT"))
+                && (1..=16).contains(&method.len())
                 && method.bytes().all(|b| b.is_ascii_uppercase())
                 && !target.is_empty()
                 && target.bytes().all(|b| b.is_ascii_graphic()) =>
@@ -225,7 +235,7 @@ fn read_target(method: &str, target: &str) -> Result<Target, HeadError> {
 }
 
 /// Reads `host[:port]`. Without a port the default is taken, if there is one.
-fn authority(text: &str, default_port: Option<u16>) -> Option<Authority> {
+pub(crate) fn authority(text: &str, default_port: Option<u16>) -> Option<Authority> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (inside, after) = rest.split_once(']')?;
@@ -294,6 +304,8 @@ mod tests {
         );
         let head = of("CONNECT a.test:443 HTTP/1.1\r\nHost: A.test\r\n\r\n").unwrap();
         assert_eq!(head.target, Target::Connect(Authority { host: "a.test".into(), port: 443 }));
+        let head = of("CONNECT a.test:443 HTTP/1.0\r\n\r\n").unwrap();
+        assert_eq!(head.target, Target::Connect(Authority { host: "a.test".into(), port: 443 }));
         let head = of("CONNECT [::1]:443 HTTP/1.1\r\nHost: [0::1]:443\r\n\r\n").unwrap();
         assert_eq!(head.target, Target::Connect(Authority { host: "::1".into(), port: 443 }));
     }
@@ -334,6 +346,8 @@ mod tests {
             ("GET http://a..test/ HTTP/1.1\r\nHost: a..test\r\n\r\n".into(), HeadError::Target),
             ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::Target),
             ("GET /x HTTP/1.0\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),
+            ("CONNECT a.test:443 HTTP/1.0\r\nHost: b.test\r\n\r\n".into(), HeadError::HostDisagrees),
+            ("CONNECT a.test:443 HTTP/1.1\r\n\r\n".into(), HeadError::Host),
             ("GET  /x HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),
             ("get /x HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),
             ("GET /x\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n".into(), HeadError::RequestLine),

@@ -15,6 +15,7 @@ pub mod numstat;
 pub mod pkt_line;
 pub mod receive;
 pub mod route;
+pub mod rpc_body;
 pub mod tree;
 pub mod upload;
 pub mod url_path;

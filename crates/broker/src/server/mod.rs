@@ -20,6 +20,7 @@ mod view;
 use crate::broker::{Broker, BrokerConfig, BrokerReport, PushRecord};
 use crate::egress::EgressTally;
 use crate::gateway::{BudgetEnd, Ledger};
+use crate::inspected::Secrets;
 use refusals::Refusals;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) generation: watch::Sender<u64>,
     /// What was exchanged with hosts.
     pub(crate) egress: Arc<EgressTally>,
+    /// The secrets that the run holds handles of.
+    pub(crate) secrets: Secrets,
     /// Model calls at once.
     pub(crate) model_calls: Semaphore,
     /// KiB of model requests that are held at once.
@@ -100,6 +103,9 @@ impl Shared {
             stopped,
             lapsed: watch::Sender::new(false),
             generation,
+            secrets: Secrets::new(
+                config.inspection.as_ref().map(|one| one.secrets.clone()).unwrap_or_default(),
+            ),
             model_calls: Semaphore::new(bounds.model_calls),
             model_memory: Semaphore::new(usize::try_from(bounds.model_held_bytes / 1024).unwrap_or(1)),
             ledger: Arc::default(),

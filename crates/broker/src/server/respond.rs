@@ -64,16 +64,20 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
     format!("tipstaff refused {}: {refusal}\nnext: {}\n", refusal.wanted, refusal.next_step())
 }
 
+/// A refusal for programs.
+pub(crate) fn refusal_json(refusal: &Refusal) -> serde_json::Value {
+    serde_json::json!({
+        "code": refusal.rule.id(),
+        "wanted": refusal.wanted,
+        "why": refusal.why,
+        "next": refusal.next_step(),
+    })
+}
+
 /// A refusal as an answer; JSON for those who ask for it. git and curl show the plain text to their user.
 pub(crate) fn refused(refusal: &Refusal, status: StatusCode, wants_json: bool) -> Answer {
     if wants_json {
-        let body = serde_json::json!({
-            "code": refusal.rule.id(),
-            "wanted": refusal.wanted,
-            "why": refusal.why,
-            "next": refusal.next_step(),
-        });
-        return answer(status, "application/json", full(body.to_string()));
+        return answer(status, "application/json", full(refusal_json(refusal).to_string()));
     }
     answer(status, "text/plain; charset=utf-8", full(refusal_text(refusal)))
 }

@@ -92,6 +92,22 @@ impl Redactor {
         Self(Arc::new(Rules::new(spellings.into_iter().map(Secret::new).collect())))
     }
 
+    /// Knows these values too.
+    #[must_use]
+    pub fn and_values<'a>(&self, values: impl IntoIterator<Item = &'a Secret<String>>) -> Self {
+        let mut spellings: Vec<Vec<u8>> = Vec::new();
+        for value in values {
+            if value.expose().len() >= Self::SHORTEST_VALUE {
+                value::spellings(value.expose().as_bytes(), &mut spellings);
+            }
+        }
+        if spellings.is_empty() {
+            return self.clone();
+        }
+        let known = self.0.spellings.iter().cloned();
+        Self(Arc::new(Rules::new(known.chain(spellings.into_iter().map(Secret::new)).collect())))
+    }
+
     /// Shortest value that is registered, in bytes.
     pub const SHORTEST_VALUE: usize = 6;
 

@@ -107,6 +107,8 @@ pub(crate) const RULES: &[Rule] = &[
     run("tipstaff-token", "tip_key_", TOKEN, 50, 70),
     run("tipstaff-token", "tip_dev_", TOKEN, 50, 70),
     run("tipstaff-token", "tip_wrk_", TOKEN, 50, 70),
+    // What a run holds in the place of a secret: see the module `handle`.
+    run("tipstaff-handle", "tsh_", ALNUM, 49, 49),
     // Source hosting.
     run("github-token", "ghp_", ALNUM, 36, 255),
     run("github-token", "gho_", ALNUM, 36, 255),

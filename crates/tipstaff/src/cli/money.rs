@@ -13,13 +13,17 @@ pub(crate) enum SecretsCommand {
 Examples:
   tipstaff secrets set --provider anthropic              paste the key at the prompt
   pass show openai | tipstaff secrets set --provider openai
-  tipstaff secrets set --git github.com < token          for `tipstaff runs publish`")]
+  tipstaff secrets set --git github.com < token          for `tipstaff runs publish`
+  tipstaff secrets set github-token --host api.github.com --path '/repos/team/**'
+  tipstaff run --secret github-token …                   the run has GITHUB_TOKEN, a handle worth nothing elsewhere")]
     Set {
         #[command(flatten)]
         which: SecretChoice,
         /// The user name that goes with the token of --git [default: x-access-token]
         #[arg(long, value_name = "NAME")]
         username: Option<String>,
+        #[command(flatten)]
+        binding: super::BindingArgs,
     },
     /// The names of all secrets; never a value
     List,

@@ -33,10 +33,14 @@ pub(crate) async fn run(
     let preparing = prepare(&arguments, &context, &git);
     let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
     let rules = Project::of_commit(&mirror, &task.base_commit).await?.push;
+    // What can be known before anything is accepted is said now: no secret, no program, no key.
+    let bound = crate::bound::read(&mut context.store.read(context.scope()).await?, &task.secrets).await?;
     if arguments.dry_run {
-        return dry_run(&context, &runner, &task, &rules).await;
+        return dry_run(&context, &runner, &task, (&rules, &bound)).await;
     }
-    // What can be known before anything is accepted is said now: no program, no key.
+    if task.asks_to_inspect() {
+        context.trust()?;
+    }
     runner.program(task.engine).await?;
     let asker = if arguments.queue { Asker::Worker } else { Asker::Person(task.engine) };
     let gateway = crate::models::prepare(&context, &task, asker).await?;
@@ -138,8 +142,10 @@ async fn prepare(
         instructions: chosen.instructions,
         budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
         timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
-        allow_hosts: arguments.allow_host.iter().map(ToString::to_string).collect(),
         protect: arguments.protect.clone(),
+        allow_hosts: arguments.ways.allow_hosts(&arguments.allow_host),
+        host_rules: arguments.ways.host_rules(),
+        secrets: arguments.ways.secret.clone(),
         submodules: false,
         lfs: false,
     };
@@ -304,12 +310,12 @@ async fn dry_run(
     context: &Context,
     runner: &Runner,
     task: &TaskSpec,
-    rules: &PushRules,
+    (rules, bound): (&PushRules, &[crate::bound::BoundSecret]),
 ) -> anyhow::Result<ExitCode> {
     let run = RunId::new(context.clock.as_ref(), context.entropy.as_ref());
     let id = TaskId::new(context.clock.as_ref(), context.entropy.as_ref());
     let models = crate::models::grants(context, task).await?;
-    let warrant = warrant_of(context, task, (id, run), (models, rules))?;
+    let warrant = warrant_of(context, task, bound, (id, run), (models, rules))?;
     let invocation = engine(task.engine).invocation(&engine_request(task, warrant.kind))?;
     let rules = SandboxRules {
         identity: RunIdentity::acquire(runner.identities())?,
@@ -334,6 +340,8 @@ async fn dry_run(
         "push_bounds": {
             "bytes": warrant.limits.push_bytes, "objects": warrant.limits.push_objects, "files": warrant.limits.push_files
         },
+        "requests": list(crate::bound::rules(&warrant)),
+        "secrets": list(warrant.secrets.iter().map(|one| format!("{} at {}{}", one.name, one.host, one.path)).collect()),
         "hosts": list(warrant.egress.iter().map(ToString::to_string).collect()),
         "models": list(warrant.models.iter().map(|grant| format!("{}/{}", grant.provider, grant.model)).collect()),
         "refused": "everything else",

@@ -202,7 +202,7 @@ async fn exec(
     let control: Arc<dyn ControlPlane> = Arc::new(Terminal(output));
     let broker = match running.listener.take() {
         Some(listener) => {
-            Some(runner.serve(listener, Vec::new(), &live, &control, (None, &Redactor::new()))?)
+            Some(runner.serve(listener, Vec::new(), &live, &control, (None, None, &Redactor::new()))?)
         }
         None => None,
     };

@@ -1,6 +1,7 @@
 //! `tipstaff secrets`: keys of models' providers and other values, sealed in the store. No value is ever shown.
 
-use crate::cli::{SecretChoice, SecretsCommand};
+use crate::bound::{BoundSecret, check_name, given_name, open, store_name, variable};
+use crate::cli::{BindingArgs, SecretChoice, SecretsCommand};
 use crate::context::Context;
 use crate::exit::Problem;
 use crate::git_credential as git;
@@ -9,9 +10,10 @@ use crate::output::time;
 use serde_json::json;
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
+use tipstaff_model::warrant::UrlPattern;
 use tipstaff_model::{AuditAction, AuditDraft};
 use tipstaff_seal::Secret;
-use tipstaff_store::SECRET_NAME_LIMIT;
+use tipstaff_store::{SECRET_NAME_LIMIT, SecretInfo};
 
 /// The largest value, in bytes.
 const LARGEST: usize = 64 << 10;
@@ -19,7 +21,13 @@ const LARGEST: usize = 64 << 10;
 /// Carries out `tipstaff secrets …`.
 pub(crate) async fn secrets(command: SecretsCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
-        SecretsCommand::Set { which, username } => {
+        SecretsCommand::Set { which, binding, .. } if binding.host.is_some() => {
+            let name = which.name.clone().unwrap_or_default();
+            check_name(&name)?;
+            let value = value(&context, &which)?;
+            set_bound(&context, &name, &binding, &value).await
+        }
+        SecretsCommand::Set { which, username, .. } => {
             if username.is_some() && which.git.is_none() {
                 let text =
                     "a user name goes with a git host: `tipstaff secrets set --git HOST --username NAME`";
@@ -52,7 +60,8 @@ fn name(context: &Context, which: &SecretChoice) -> anyhow::Result<String> {
     }
     let name = which.name.clone().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    if name.is_empty() || name.len() > SECRET_NAME_LIMIT || !name.chars().all(plain) {
+    let reserved = given_name(&name).is_some();
+    if name.is_empty() || name.len() > SECRET_NAME_LIMIT || !name.chars().all(plain) || reserved {
         let text = format!(
             "'{}' can't name a secret: write 1 to {SECRET_NAME_LIMIT} of a-z, A-Z, 0-9, '.', '_', '-' and '/'; the value comes from standard input",
             name.chars().take(20).collect::<String>().escape_debug()
@@ -123,9 +132,63 @@ async fn set(context: &Context, name: &str, value: &Secret<Vec<u8>>) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
+/// Seals a value with the host that it is for.
+async fn set_bound(
+    context: &Context,
+    name: &str,
+    binding: &BindingArgs,
+    value: &Secret<Vec<u8>>,
+) -> anyhow::Result<ExitCode> {
+    let host = binding
+        .host
+        .as_ref()
+        .ok_or_else(|| Problem::usage("secret-host", "a secret for a host needs one: write --host HOST"))?;
+    if !host.is_one_host() {
+        let text = format!("{host} is more than one host; a secret is for one");
+        return Err(Problem::usage("secret-host", text));
+    }
+    let text = std::str::from_utf8(value.expose()).map_err(|_| {
+        Problem::usage(
+            "secret-invalid",
+            "the value is no text, so it can't stand in a request; nothing was stored",
+        )
+    })?;
+    let bound = BoundSecret {
+        name: name.to_owned(),
+        host: host.clone(),
+        path: binding.path.clone().unwrap_or_else(UrlPattern::everything),
+        place: binding.header.clone().or_else(|| binding.query.clone()).unwrap_or_default(),
+        value: Secret::new(text.to_owned()),
+    };
+    bound.check()?;
+    let mut tx = context.store.begin(context.scope()).await?;
+    let id = tx.secret_set(&store_name(name), &bound.to_bytes()?).await?;
+    tx.audit_note(
+        audited(context, name, "set")
+            .with("host", host)
+            .with("path", &bound.path)
+            .with("place", bound.place_text()),
+    );
+    tx.commit().await?;
+    context.pin_checkpoint().await?;
+    let variable = variable(name);
+    if context.output.json {
+        context.output.object(&json!({
+            "id": id, "name": name, "host": host, "path": bound.path, "place": bound.place_text(), "variable": variable,
+        }));
+    } else {
+        context.output.line(&format!(
+            "{name} is set for {host}{}, sealed with the ring's key; `tipstaff run --secret {name}` has a handle in {variable}",
+            bound.path
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn remove(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
     let mut tx = context.store.begin(context.scope()).await?;
-    if !tx.secret_remove(name).await? {
+    let bound = tx.secret_remove(&store_name(name)).await?;
+    if !tx.secret_remove(name).await? && !bound {
         let text = format!("there is no secret '{name}'; `tipstaff secrets list` shows them");
         return Err(Problem::usage("secret-unknown", text));
     }
@@ -140,13 +203,39 @@ async fn remove(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A secret as it is listed: what it is for, where it is bound.
+async fn listed(context: &Context) -> anyhow::Result<Vec<(SecretInfo, Option<BoundSecret>)>> {
+    let mut read = context.store.read(context.scope()).await?;
+    let mut all = Vec::new();
+    for mut one in read.secret_list().await? {
+        let bound = match given_name(&one.name).map(ToOwned::to_owned) {
+            Some(name) => {
+                let bound = open(&mut read, &name).await?;
+                one.name = name;
+                bound
+            }
+            None => None,
+        };
+        all.push((one, bound));
+    }
+    all.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    Ok(all)
+}
+
 async fn list(context: &Context) -> anyhow::Result<ExitCode> {
-    let secrets = context.store.read(context.scope()).await?.secret_list().await?;
+    let secrets = listed(context).await?;
     if context.output.json {
-        for one in &secrets {
-            context.output.object(&json!({
+        for (one, bound) in &secrets {
+            let mut shown = json!({
                 "id": one.id, "name": one.name, "created_at": one.created_at, "updated_at": one.updated_at,
-            }));
+            });
+            if let (Some(bound), Some(fields)) = (bound, shown.as_object_mut()) {
+                fields.insert("host".to_owned(), json!(bound.host));
+                fields.insert("path".to_owned(), json!(bound.path));
+                fields.insert("place".to_owned(), json!(bound.place_text()));
+                fields.insert("variable".to_owned(), json!(variable(&one.name)));
+            }
+            context.output.object(&shown);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -156,8 +245,14 @@ async fn list(context: &Context) -> anyhow::Result<ExitCode> {
     }
     let rows: Vec<Vec<String>> = secrets
         .iter()
-        .map(|one| vec![one.name.clone(), time(one.created_at), time(one.updated_at)])
+        .map(|(one, bound)| {
+            let purpose = bound.as_ref().map_or_else(
+                || "-".to_owned(),
+                |bound| format!("{}{} in {}", bound.host, bound.path, bound.place_text()),
+            );
+            vec![one.name.clone(), purpose, time(one.created_at), time(one.updated_at)]
+        })
         .collect();
-    context.output.table(&["NAME", "MADE (UTC)", "SET (UTC)"], &rows);
+    context.output.table(&["NAME", "FOR", "MADE (UTC)", "SET (UTC)"], &rows);
     Ok(ExitCode::SUCCESS)
 }

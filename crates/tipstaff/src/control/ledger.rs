@@ -588,6 +588,8 @@ mod tests {
             timeout_ms: 60_000,
             allow_hosts: vec![],
             protect: Vec::new(),
+            host_rules: Vec::new(),
+            secrets: Vec::new(),
             submodules: false,
             lfs: false,
         };

@@ -26,6 +26,8 @@ mod gateway;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod inspect;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod models;

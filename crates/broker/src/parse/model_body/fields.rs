@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 /// The fields of a JSON object, in order, each with its value as written.
 #[derive(Debug, Clone)]
-pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(in crate::parse) struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 struct FieldsVisitor;
 
@@ -36,7 +36,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn read(text: &'a str) -> Result<Self, BodyProblem> {
+    pub(in crate::parse) fn read(text: &'a str) -> Result<Self, BodyProblem> {
         let fields: Self = serde_json::from_str(text).map_err(|_| BodyProblem::Form)?;
         let mut seen = BTreeSet::new();
         for (name, _) in &fields.0 {
@@ -49,7 +49,7 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(in crate::parse) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(key, _)| key == name)
@@ -62,14 +62,14 @@ impl<'a> Fields<'a> {
         self.get(camel).or_else(|| self.get(snake))
     }
 
-    pub(super) fn set(&mut self, name: &str, value: String) {
+    pub(in crate::parse) fn set(&mut self, name: &str, value: String) {
         match self.0.iter_mut().find(|(key, _)| key == name) {
             Some((_, old)) => *old = Cow::Owned(value),
             None => self.0.push((Cow::Owned(name.to_owned()), Cow::Owned(value))),
         }
     }
 
-    pub(super) fn write(&self) -> String {
+    pub(in crate::parse) fn write(&self) -> String {
         let size: usize = self.0.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
         let mut text = String::with_capacity(size + 2);
         text.push('{');
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses names that mean the same as `name` to a reader that ignores case.
-    pub(super) fn exactly(&self, names: &[&str]) -> Result<(), BodyProblem> {
+    pub(in crate::parse) fn exactly(&self, names: &[&str]) -> Result<(), BodyProblem> {
         for (key, _) in &self.0 {
             if let Some(name) = names.iter().find(|name| name.eq_ignore_ascii_case(key) && **name != key) {
                 return Err(BodyProblem::Twice((*name).to_owned()));

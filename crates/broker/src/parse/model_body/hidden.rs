@@ -45,7 +45,7 @@ pub(super) fn models_of_tools(fields: &Fields<'_>) -> Result<Vec<String>, BodyPr
 }
 
 /// Whether a JSON text nests at most `deepest` levels. Doesn't check anything else.
-pub(super) fn depth_within(text: &[u8], deepest: usize) -> bool {
+pub(in crate::parse) fn depth_within(text: &[u8], deepest: usize) -> bool {
     let (mut depth, mut at) = (0_usize, 0_usize);
     while let Some(byte) = text.get(at) {
         match byte {

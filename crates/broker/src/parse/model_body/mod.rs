@@ -10,8 +10,10 @@ mod hidden;
 mod tests;
 
 use super::meter::Api;
-use fields::{Fields, number};
-use hidden::{blobs, depth_within, escapes_letters, hides_input, models_of_tools, refuse_kept_prompts};
+pub(in crate::parse) use fields::Fields;
+use fields::number;
+pub(in crate::parse) use hidden::depth_within;
+use hidden::{blobs, escapes_letters, hides_input, models_of_tools, refuse_kept_prompts};
 use memchr::memmem;
 use tipstaff_model::{PromptCache, Surcharge};
 
