@@ -237,10 +237,9 @@ fn widened(parent: &Warrant, child: &Warrant) -> Option<String> {
 /// The same of single requests, of tools and of secrets.
 fn request_widened(parent: &Warrant, child: &Warrant) -> Option<String> {
     for host in ["api.example.com", "a.api.example.com", "registry.corp.test"] {
-        if parent.must_inspect(host, 443)
-            && !child.must_inspect(host, 443)
-            && parent.host_rules(host, 443).next().is_some()
-        {
+        // A host that is inspected for a secret alone need not be once the secret is gone.
+        let by_rule = parent.host_rules(host, 443).any(|rules| rules.inspect || !rules.requests.is_empty());
+        if by_rule && !child.must_inspect(host, 443) {
             return Some(format!("{host} is not inspected any more"));
         }
         for path in REQUESTED {
