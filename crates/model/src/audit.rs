@@ -44,6 +44,10 @@ actions! {
     WarrantIssued = "warrant.issued";
     /// A warrant was revoked.
     WarrantRevoked = "warrant.revoked";
+    /// A warrant in force was narrowed: a person signed one that grants less, which takes its place.
+    WarrantNarrowed = "warrant.narrowed";
+    /// The worker put a narrowed warrant in force.
+    WarrantEnforced = "warrant.enforced";
     /// A run moved to another state.
     RunState = "run.state";
     /// The sandbox of a run started.

@@ -9,6 +9,7 @@ pub mod canonical;
 pub mod charge;
 pub mod door;
 pub mod event;
+pub mod explain;
 pub mod id;
 pub mod lease;
 pub mod limits;

@@ -29,12 +29,15 @@ pub enum ControlPlaneError {
 }
 
 /// The answer to a heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heartbeat {
     /// A person asked for the end of the run.
     pub cancel_requested: bool,
     /// The warrant was revoked.
     pub warrant_revoked: bool,
+    /// The warrant that is the run's now, signed, as JSON text; absent where nobody keeps it. Another one than the worker
+    /// has in force is to be judged: signature, run, and that it grants nothing more.
+    pub warrant: Option<String>,
 }
 
 /// What runner and broker may do to the control plane, for the one task whose lease they hold.

@@ -37,6 +37,8 @@ rules! {
     WarrantExpired = "warrant-expired", "start a new run; give it more time with --timeout";
     /// The warrant was revoked.
     WarrantRevoked = "warrant-revoked", "start a new run if the work is still wanted";
+    /// A warrant that was to take the place of the one in force is forged, another run's, or grants more.
+    WarrantForged = "warrant-forged", "find out who can write to the store: `tipstaff audit verify`, `tipstaff warrants show`";
     /// The repository is not in the warrant.
     RepositoryNotGranted = "repository-not-granted", "start the run on the repository that it needs";
     /// The kind of warrant grants no push.

@@ -24,7 +24,7 @@ use tipstaff_engine::{Verdict, engine};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AuditAction, AuditDraft, ControlPlane, EventDraft, EventKind, ExitReason, LiveWarrant, RunId, RunState,
-    TaskSpec, WarrantId,
+    TaskSpec, Warrant, WarrantId,
 };
 use tipstaff_sandbox::{RunIdentity, SandboxError};
 
@@ -218,12 +218,18 @@ impl Runner {
         {
             end.error = why.map(|why| job.redactor.redact(&why).into_owned());
         }
+        // It may have been narrowed while the command ran.
+        let warrant_now = live.warrant();
+        if warrant.push_grant().is_some() && warrant_now.push_grant().is_none() {
+            let text = "the warrant grants no push any more: what was not pushed before is not kept";
+            self.remark(text, control, observer).await?;
+        }
         let untouched = before.is_some() && layer_picture(&prepared) == before;
         if reason != ExitReason::WarrantRevoked && !untouched {
             // The command line may hold a secret of the person's; a message is pushed.
             let subject = job.redactor.redact(&subject(&job.task)).into_owned();
             let collection =
-                collect(self, &warrant, &job.warrant.digest, &prepared, &subject, &serve).await?;
+                collect(self, &warrant_now, &job.warrant.digest, &prepared, &subject, &serve).await?;
             for remark in &collection.remarks {
                 self.remark(remark, control, observer).await?;
             }
@@ -268,11 +274,20 @@ impl Runner {
                 None
             };
             let id = WarrantId::new(clock.as_ref(), self.config.entropy.as_ref());
-            let lesser = Arc::new(LiveWarrant::new(narrowed(&warrant, id)?, Arc::clone(clock)));
+            let lesser = Arc::new(LiveWarrant::new(narrowed(&live.warrant(), id)?, Arc::clone(clock)));
+            let narrowed_further = |now: &Warrant| {
+                let id = WarrantId::new(clock.as_ref(), self.config.entropy.as_ref());
+                let taken = narrowed(now, id).ok().and_then(|less| lesser.narrow_to(less).ok());
+                if taken.is_none() {
+                    lesser.revoke();
+                }
+            };
             let serve_checks = |listener: TcpListener| serve_under(&lesser, listener, (None, None));
             let verified = Verifying {
                 runner: self,
                 live: &live,
+                key: &job.key,
+                narrowed: &narrowed_further,
                 warrant: &lesser.warrant(),
                 prepared: checked.as_ref().unwrap_or(&prepared),
                 fresh,

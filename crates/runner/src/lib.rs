@@ -9,6 +9,7 @@ mod compile;
 mod error;
 mod home;
 mod layout;
+mod narrowing;
 mod prepare;
 mod program;
 mod project;

@@ -4,13 +4,15 @@
 
 use crate::RunnerError;
 use crate::announce::{Notice, Observer, Stream};
+use crate::narrowing;
 use crate::session::{BUFFER, Listener, Session};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tipstaff_broker::{BrokerHandle, BudgetEnd};
-use tipstaff_model::{Clock, ControlPlane, ControlPlaneError, ExitReason, LiveWarrant};
+use tipstaff_model::{Clock, ControlPlane, ControlPlaneError, ExitReason, LiveWarrant, Warrant};
 use tipstaff_sandbox::{Exit, ExitCause, Running, UsageBound, tree_usage};
+use tipstaff_seal::VerifyingKey;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, watch};
@@ -88,6 +90,10 @@ impl Default for Stall {
 /// What the watch is over.
 pub(crate) struct Watch<'a> {
     pub(crate) warrant: &'a LiveWarrant,
+    /// The control plane's key: a narrower warrant is checked here, too.
+    pub(crate) key: &'a VerifyingKey,
+    /// What else goes by the warrant and is to be told when it was narrowed.
+    pub(crate) narrowed: &'a (dyn Fn(&Warrant) + Send + Sync),
     pub(crate) control: &'a dyn ControlPlane,
     pub(crate) observer: &'a dyn Observer,
     pub(crate) clock: &'a dyn Clock,
@@ -151,7 +157,7 @@ pub(crate) async fn supervise(
     let listener = Listener { observer: watch.observer, clock: watch.clock };
     let mut budget = watch.broker.map(BrokerHandle::budget_ended);
     let mut life = Life::new(watch);
-    let deadline = Instant::now() + watch.wall;
+    let mut deadline = Instant::now() + watch.wall;
     let mut heartbeat = interval(HEARTBEAT);
     let mut flush = interval(FLUSH);
     let mut warrant_check = interval(Duration::from_millis(250));
@@ -200,6 +206,16 @@ pub(crate) async fn supervise(
                         stopped = stopped.or(Some(ExitReason::WarrantRevoked));
                     } else if news.cancel_requested {
                         stopped = stopped.or(Some(ExitReason::CancelledByPerson));
+                    } else if let Some(text) = news.warrant
+                        && stopped.is_none()
+                    {
+                        match narrowing::take(watch, session, &listener, &text).await {
+                            Ok(earlier) => deadline = earlier.map_or(deadline, |earlier| deadline.min(earlier)),
+                            Err(error) => {
+                                stopped = Some(ExitReason::Refused);
+                                failure = error;
+                            }
+                        }
                     }
                 }
                 Err(ControlPlaneError::LeaseLost) => {

@@ -24,8 +24,8 @@ use tipstaff_model::{
     LiveWarrant, MicroUsd, Narrowing, Warrant, WarrantId, WarrantKind,
 };
 use tipstaff_sandbox::{Exit, StdioPolicy};
-use tipstaff_seal::StreamDigest;
 use tipstaff_seal::redact::Redactor;
+use tipstaff_seal::{StreamDigest, VerifyingKey};
 use tokio::time::Instant;
 
 /// Brings the run's commit into a new checkout. Runs no hook; the checkout's git folder is ours.
@@ -54,6 +54,10 @@ pub(crate) struct Verifying<'a> {
     pub(crate) runner: &'a Runner,
     /// The run's warrant: its end is the verification's too.
     pub(crate) live: &'a LiveWarrant,
+    /// The control plane's key.
+    pub(crate) key: &'a VerifyingKey,
+    /// Takes from the commands what was taken from the run's warrant.
+    pub(crate) narrowed: &'a (dyn Fn(&Warrant) + Send + Sync),
     /// What the commands may do.
     pub(crate) warrant: &'a Warrant,
     pub(crate) prepared: &'a Prepared,
@@ -211,6 +215,8 @@ impl Verifying<'_> {
             &mut running,
             &Watch {
                 warrant: self.live,
+                key: self.key,
+                narrowed: self.narrowed,
                 control: self.control.as_ref(),
                 observer: self.observer.as_ref(),
                 clock: self.runner.config.clock.as_ref(),

@@ -97,6 +97,8 @@ impl Runner {
             &mut running,
             &Watch {
                 warrant: live,
+                key: &job.key,
+                narrowed: &|_| {},
                 control: control.as_ref(),
                 observer: observer.as_ref(),
                 clock: self.config.clock.as_ref(),

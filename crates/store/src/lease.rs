@@ -271,7 +271,14 @@ impl OrgTx {
         let row = values![token.task, &token.owner, token.generation, until, token.run];
         let row = self.first(LEASE_RENEW, row).await?.ok_or(StoreError::LeaseLost)?;
         let mut columns = row.read("task");
-        Ok(Heartbeat { cancel_requested: columns.flag()?, warrant_revoked: columns.int()? > 0 })
+        let (cancel_requested, warrant_revoked) = (columns.flag()?, columns.int()? > 0);
+        let warrant = match self.warrant_of_run(token.run).await {
+            Ok(found) => found.map(|found| found.signed.to_json()).transpose()?,
+            // Whoever wrote it, the worker is to see that it does not hold.
+            Err(StoreError::Value { .. }) => Some(String::new()),
+            Err(error) => return Err(error),
+        };
+        Ok(Heartbeat { cancel_requested, warrant_revoked, warrant })
     }
 
     /// The lease with the run that the dead worker had begun in this attempt, if it got that far.

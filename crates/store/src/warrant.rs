@@ -19,16 +19,27 @@ statements! {
         "insert into warrant (org_id, id, run_id, parent_id, body, signature, key_id, digest, issued_at, expires_at) \
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     scoped WARRANT_OF_RUN_SET = "update run set warrant_id = $3 where org_id = $1 and id = $2";
+    // By comparison: of two narrowings at once, one finds that the warrant is not the run's any more.
+    scoped WARRANT_OF_RUN_CHANGE =
+        "update run set warrant_id = $4 where org_id = $1 and id = $2 and warrant_id = $3 and ended_at is null";
+    scoped WARRANT_OF_RUN = concat!(
+        "select ", warrant_columns!(),
+        " from warrant where org_id = $1 and id = (select warrant_id from run where org_id = $1 and id = $2)"
+    );
     scoped WARRANT_GET = concat!("select ", warrant_columns!(), " from warrant where org_id = $1 and id = $2");
     scoped WARRANT_LIST_OF_RUN = concat!(
         "select ", warrant_columns!(), " from warrant where org_id = $1 and run_id = $2 order by issued_at, id"
     );
     scoped WARRANT_LIST_LIVE = concat!(
         "select ", warrant_columns!(),
-        " from warrant where org_id = $1 and revoked_at is null and expires_at > $2 order by id desc limit $3"
+        " from warrant where org_id = $1 and revoked_at is null and expires_at > $2 and exists \
+         (select 1 from run where org_id = $1 and run.id = warrant.run_id and run.warrant_id = warrant.id) \
+         order by id desc limit $3"
     );
+    // A warrant falls with those that it was narrowed from, and they with it: one of them is in force at a time.
     scoped WARRANT_REVOKE =
-        "update warrant set revoked_at = $3 where org_id = $1 and id = $2 and revoked_at is null";
+        "update warrant set revoked_at = $3 where org_id = $1 and revoked_at is null and run_id = \
+         (select run_id from warrant where org_id = $1 and id = $2)";
     scoped WARRANT_REVOKE_RUN =
         "update warrant set revoked_at = $3 where org_id = $1 and run_id = $2 and revoked_at is null";
 }
@@ -79,7 +90,15 @@ impl OrgRead {
         rows.iter().map(|row| warrant(row.read("warrant"))).collect()
     }
 
-    /// Warrants that are neither revoked nor expired, newest first, at most `limit`.
+    /// The warrant that is the run's now: the one that it began under, or the last that it was narrowed to.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn warrant_of_run(&mut self, run: RunId) -> Result<Option<StoredWarrant>, StoreError> {
+        self.first(WARRANT_OF_RUN, values![run]).await?.map(|row| warrant(row.read("warrant"))).transpose()
+    }
+
+    /// Warrants that are their runs' now and neither revoked nor expired, newest first, at most `limit`.
     ///
     /// # Errors
     /// Errors of the database.
@@ -104,6 +123,15 @@ impl OrgTx {
                 why: "it is of another org, task or run than the lease".to_owned(),
             });
         }
+        self.warrant_keep(signed).await?;
+        if grant.parent.is_none() {
+            self.change(WARRANT_OF_RUN_SET, values![grant.run, grant.id]).await?;
+        }
+        Ok(())
+    }
+
+    async fn warrant_keep(&mut self, signed: &SignedWarrant) -> Result<(), StoreError> {
+        let grant = &signed.warrant;
         let row: &[Value<'_>] = values![
             grant.id,
             grant.run,
@@ -115,14 +143,38 @@ impl OrgTx {
             grant.issued_at,
             grant.expires_at,
         ];
-        self.change(WARRANT_ADD, row).await?;
-        if grant.parent.is_none() {
-            self.change(WARRANT_OF_RUN_SET, values![grant.run, grant.id]).await?;
+        self.change(WARRANT_ADD, row).await.map(|_| ())
+    }
+
+    /// Puts a narrower warrant in the place of the one that is the run's now: its parent. The worker sees it with the next
+    /// heartbeat.
+    ///
+    /// # Errors
+    /// `input` when it grants more than its parent, when the parent is revoked or not the run's warrant any more, or when
+    /// the run has ended; `missing` when the parent is not there. Nothing may be committed then.
+    pub async fn warrant_narrow(&mut self, signed: &SignedWarrant) -> Result<(), StoreError> {
+        let child = &signed.warrant;
+        let parent = match child.parent {
+            Some(id) => self.warrant_get(id).await?,
+            None => None,
+        };
+        let parent = parent.ok_or(StoreError::Missing { what: "warrant to narrow" })?;
+        let grant = &parent.signed.warrant;
+        grant.covers(child).map_err(|error| StoreError::Input { what: "warrant", why: error.to_string() })?;
+        self.warrant_keep(signed).await?;
+        let moved = self.change(WARRANT_OF_RUN_CHANGE, values![child.run, grant.id, child.id]).await?;
+        if moved == 0 || parent.revoked_at.is_some() {
+            return Err(StoreError::Input {
+                what: "warrant",
+                why: "the one that it narrows is revoked, or not its run's any more".to_owned(),
+            });
         }
+        self.announce(Topic::Task);
         Ok(())
     }
 
-    /// Revokes a warrant; its worker sees it with the next heartbeat. Whether it was alive until now.
+    /// Revokes a warrant, with those that it was narrowed from and to; its worker sees it with the next heartbeat. Whether
+    /// it was alive until now.
     ///
     /// # Errors
     /// Errors of the database.

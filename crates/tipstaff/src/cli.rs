@@ -2,6 +2,7 @@
 
 mod models;
 mod money;
+mod policy;
 mod projects;
 mod publish;
 mod ways;
@@ -10,6 +11,7 @@ pub(crate) use models::{ModelsCommand, RuleChoice};
 pub(crate) use money::{
     BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
 };
+pub(crate) use policy::{DroppedHost, ExplainArgs, LearnArgs, NarrowArgs, PolicyCommand};
 pub(crate) use projects::ProjectsCommand;
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
 pub(crate) use ways::{BindingArgs, WaysArgs};
@@ -74,9 +76,12 @@ pub(crate) enum Command {
     /// Look at runs; apply or discard their changes
     #[command(subcommand)]
     Runs(RunsCommand),
-    /// Look at warrants in force; revoke one
+    /// Look at warrants in force; narrow or revoke one
     #[command(subcommand)]
     Warrants(WarrantsCommand),
+    /// What may be done, and which rule says so
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look at the agents of your org; make your own
     #[command(subcommand)]
     Agents(AgentsCommand),
@@ -190,6 +195,12 @@ pub(crate) struct RunArgs {
     pub(crate) protect: Vec<tipstaff_model::warrant::PathPattern>,
     #[command(flatten)]
     pub(crate) ways: WaysArgs,
+    /// Hosts from a file that you reviewed, as `tipstaff runs learn --toml` writes it; not one in the repository
+    #[arg(long, value_name = "FILE")]
+    pub(crate) allow_from: Vec<PathBuf>,
+    /// Say at the end what was refused and how it could be granted; nothing more passes than without it
+    #[arg(long, conflicts_with_all = ["dry_run", "queue"])]
+    pub(crate) learn: bool,
     /// Print the warrant and the compiled rules; run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -197,7 +208,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) queue: bool,
     /// What the agent shall do
-    #[arg(value_name = "PROMPT", conflicts_with = "cmd", required_unless_present = "cmd")]
+    #[arg(value_name = "PROMPT", conflicts_with = "cmd")]
     pub(crate) prompt: Option<String>,
     /// The command and its arguments, after --
     #[arg(last = true, value_name = "CMD")]
@@ -224,6 +235,8 @@ pub(crate) enum RunsCommand {
         #[arg(long)]
         transcript: bool,
     },
+    /// What runs were refused, as a list of what could be granted to the next; for review, grants nothing
+    Learn(LearnArgs),
     /// Watch the session of a run again
     Replay {
         #[command(flatten)]
@@ -315,6 +328,8 @@ pub(crate) enum WarrantsCommand {
         /// The warrant's id
         warrant: String,
     },
+    /// Take something away from a warrant in force, while its run goes on
+    Narrow(Box<NarrowArgs>),
     /// Take a warrant out of force at once; its run ends within seconds
     Revoke {
         /// The warrant's id

@@ -1,5 +1,6 @@
 //! The control plane of one machine: the port that runner and broker speak to, over the store, fenced by the lease.
 
+mod account;
 mod ledger;
 mod reserve;
 pub(crate) mod spool;
@@ -144,10 +145,10 @@ pub(crate) fn told(error: StoreError) -> ControlPlaneError {
 impl ControlPlane for LocalControlPlane {
     fn heartbeat(&self) -> BoxFuture<'_, Result<Heartbeat, ControlPlaneError>> {
         Box::pin(async move {
-            match tokio::time::timeout(SOON, self.store.lease_renew(&self.lease, LEASE_MS)).await {
-                Ok(renewed) => renewed.map_err(told),
-                Err(_) => Err(silent()),
-            }
+            let renewed = tokio::time::timeout(SOON, self.store.lease_renew(&self.lease, LEASE_MS)).await;
+            let news = renewed.map_err(|_| silent())?.map_err(told)?;
+            self.ledger.warrant_seen(news.warrant.as_deref());
+            Ok(news)
         })
     }
 

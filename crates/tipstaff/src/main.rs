@@ -10,6 +10,7 @@ mod control;
 mod env;
 mod exit;
 mod git_credential;
+mod learn;
 mod models;
 mod notify;
 mod output;
@@ -74,6 +75,9 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Runs(command) => commands::runs::runs(command, Context::open(env, output).await?).await,
         Command::Warrants(command) => {
             commands::warrants::warrants(command, Context::open(env, output).await?).await
+        }
+        Command::Policy(command) => {
+            commands::policy::policy(command, Context::open(env, output).await?).await
         }
         Command::Agents(command) => {
             commands::agents::agents(command, Context::open(env, output).await?).await

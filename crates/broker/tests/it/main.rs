@@ -11,6 +11,7 @@ mod checkout;
 mod docs;
 mod egress;
 mod egress_support;
+mod explain;
 mod floods;
 mod gateway;
 mod gateway_attacks;

@@ -94,7 +94,7 @@ fn limits() -> impl Strategy<Value = Option<Limits>> {
     ))
 }
 
-fn narrowing() -> impl Strategy<Value = Narrowing> {
+pub(crate) fn narrowing() -> impl Strategy<Value = Narrowing> {
     let models = parsed::<tipstaff_model::warrant::ModelPattern>(MODELS).prop_map(|models| {
         models.map(|all| {
             all.into_iter()

@@ -1,11 +1,12 @@
 //! Leases: one at a time, fenced, and taken over when their worker is gone.
 
 use crate::charge::{account, ask, call};
-use crate::support::{code, event, run_draft, story, task_draft, warrant};
+use crate::support::{code, event, narrowed, run_draft, story, task_draft, warrant};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{EventKind, ExitReason, MicroUsd, Refusal, Rule, RunState};
+use tipstaff_seal::SignedWarrant;
 use tipstaff_store::{Lease, OrgTx, StoreError, TakeOver, TaskCancel, TaskDraft};
 use tokio::sync::Barrier;
 
@@ -192,6 +193,60 @@ story! {
         // Over, but nobody has taken it: the machine may have slept.
         world.clock.advance(1_000_000);
         world.store.lease_renew(&lease, 60_000).await.unwrap();
+    }
+}
+
+story! {
+    async fn one_warrant_of_a_run_is_in_force_and_only_narrower_ones_take_its_place(world: World) {
+        let lease = world.lease().await;
+        let run = lease.run();
+        let mut tx = world.begin().await;
+        let first = warrant(&mut tx, &lease).await.unwrap();
+        tx.warrant_add(&lease, &first).await.unwrap();
+        let second = narrowed(&mut tx, &first).await;
+        let third = narrowed(&mut tx, &second).await;
+        let mut wider = second.clone();
+        wider.warrant.budget = MicroUsd::from_micro(first.warrant.budget.micro() + 1);
+        tx.commit().await.unwrap();
+        let told = world.store.lease_renew(&lease, 60_000).await.unwrap().warrant.unwrap();
+        assert_eq!(SignedWarrant::from_json(&told).unwrap(), first);
+
+        // Not before its parent, not wider than it, and no second child of it.
+        for refused in [&third, &wider] {
+            let mut tx = world.begin().await;
+            assert!(tx.warrant_narrow(refused).await.is_err());
+        }
+        let mut tx = world.begin().await;
+        tx.warrant_narrow(&second).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut rival = second.clone();
+        rival.warrant.id = third.warrant.id;
+        let mut tx = world.begin().await;
+        assert_eq!(code(tx.warrant_narrow(&rival).await), "input");
+        drop(tx);
+        let mut tx = world.begin().await;
+        tx.warrant_narrow(&third).await.unwrap();
+        tx.commit().await.unwrap();
+        let told = world.store.lease_renew(&lease, 60_000).await.unwrap();
+        assert_eq!(SignedWarrant::from_json(&told.warrant.unwrap()).unwrap(), third);
+        assert!(!told.warrant_revoked);
+
+        let mut tx = world.begin().await;
+        assert_eq!(tx.warrant_list_of_run(run).await.unwrap().len(), 3);
+        let live = tx.warrant_list_live(10).await.unwrap();
+        assert_eq!(live.iter().map(|one| one.signed.warrant.id).collect::<Vec<_>>(), [third.warrant.id]);
+        assert_eq!(tx.warrant_of_run(run).await.unwrap().unwrap().signed, third);
+        // Its money is what the ledger goes by.
+        assert_eq!(tx.charge_account(run).await.unwrap().unwrap().run_budget, third.warrant.budget);
+        // Whichever of them is revoked, the run has no warrant any more.
+        assert!(tx.warrant_revoke(second.warrant.id).await.unwrap());
+        assert!(!tx.warrant_revoke(third.warrant.id).await.unwrap());
+        assert!(tx.warrant_list_live(10).await.unwrap().is_empty());
+        let fourth = narrowed(&mut tx, &third).await;
+        tx.commit().await.unwrap();
+        assert!(world.store.lease_renew(&lease, 60_000).await.unwrap().warrant_revoked);
+        let mut tx = world.begin().await;
+        assert_eq!(code(tx.warrant_narrow(&fourth).await), "input", "a revoked one is not narrowed");
     }
 }
 

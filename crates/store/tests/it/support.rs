@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tipstaff_model::warrant::{IssueRequest, RepositoryGrant, Warrant};
 use tipstaff_model::{
     AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, EventDraft, EventKind, FixedClock,
-    FixedEntropy, RefName, TaskSpec, WarrantId,
+    FixedEntropy, MicroUsd, Narrowing, RefName, TaskSpec, WarrantId,
 };
 use tipstaff_seal::{RingKey, SignedWarrant};
 use tipstaff_store::{
@@ -277,6 +277,16 @@ pub(crate) async fn warrant(tx: &mut OrgTx, lease: &Lease) -> Result<SignedWarra
         now_ms: START,
     };
     Ok(SignedWarrant::sign(&Warrant::issue(request).unwrap(), &key)?)
+}
+
+/// The same with half the money, signed with the org's key.
+pub(crate) async fn narrowed(tx: &mut OrgTx, parent: &SignedWarrant) -> SignedWarrant {
+    let key = tx.signing_key(KeyPurpose::Warrant).await.unwrap();
+    let mut id = *parent.warrant.id.as_bytes();
+    id[15] = id[15].wrapping_add(1);
+    let budget = MicroUsd::from_micro(parent.warrant.budget.micro() / 2);
+    let request = Narrowing { budget: Some(budget), ..Narrowing::default() };
+    SignedWarrant::sign(&parent.warrant.narrow(WarrantId::from_bytes(id), request).unwrap(), &key).unwrap()
 }
 
 pub(crate) fn code<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> &'static str {

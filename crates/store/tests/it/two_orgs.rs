@@ -3,7 +3,9 @@
 //! B's rows have the very same ids, names and keys as A's: both use the same source of randomness.
 
 use crate::charge::{ask, call, settled};
-use crate::support::{START, World, audit_draft, event, person, ring_key, run_draft, task_draft, warrant};
+use crate::support::{
+    START, World, audit_draft, event, narrowed, person, ring_key, run_draft, task_draft, warrant,
+};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -170,6 +172,8 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.ring_reseal_step(100));
     call!(journal, tx.ring_retire_unused());
     call!(journal, tx.ring_rewrap(&ring_key()));
+    let child = narrowed(&mut tx, &signed).await;
+    call!(journal, tx.warrant_narrow(&child));
     call!(journal, tx.warrant_revoke(signed.warrant.id));
     call!(journal, tx.warrant_revoke_run(run));
     call!(
@@ -234,6 +238,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.warrant_get(ids.warrant));
     call!(journal, tx.warrant_list_of_run(ids.run));
     call!(journal, tx.publication_list_of_run(ids.run));
+    call!(journal, tx.warrant_of_run(ids.run));
     call!(journal, tx.warrant_list_live(100));
     let secret = tx.secret_get("token").await.unwrap().unwrap();
     journal.note("secret_get", &secret.expose());

@@ -7,14 +7,15 @@ use crate::exit::Problem;
 use crate::models::keys::Asker;
 use crate::output::{Tone, span};
 use crate::watch::Live;
+use anyhow::Context as _;
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tipstaff_broker::{Dirty, Git, Mirror, Source};
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::{
-    AgentRole, AuditAction, AuditDraft, EngineKind, ExitReason, MicroUsd, RunId, RunState, RunSummary,
-    TaskId, TaskSpec, Warrant,
+    AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, ExitReason, MicroUsd, RunId, RunState,
+    RunSummary, TaskId, TaskSpec, Warrant,
 };
 use tipstaff_runner::{Cancel, Project, PushRules, Runner, SandboxRules, compile_spec, engine_request};
 use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
@@ -97,6 +98,9 @@ pub(crate) async fn run(
     let mut read = context.store.read(context.scope()).await?;
     let summary = read.run_summary(begun.run).await?;
     let summary = summary.ok_or_else(|| Problem::failed("run-unknown", "the run vanished from the store"))?;
+    if arguments.learn {
+        super::learn::tell(&context, summary.run).await?;
+    }
     tell(&context, &summary);
     Ok(ExitCode::from(if outcome.state == RunState::Done { 0 } else { outcome.reason.exit_code().max(1) }))
 }
@@ -107,6 +111,12 @@ async fn prepare(
     context: &Context,
     git: &Arc<Git>,
 ) -> anyhow::Result<(TaskSpec, Source, Mirror)> {
+    if arguments.prompt.is_none() && arguments.cmd.is_empty() && arguments.agent.is_none() {
+        return Err(Problem::usage(
+            "command-missing",
+            "there is nothing to do: give a prompt for an agent, or a command after --",
+        ));
+    }
     let chosen = choose(arguments, context).await?;
     let source = source_of(&arguments.repo)?;
     let mirror = context.mirrors(git)?.open(&source).await?;
@@ -122,16 +132,40 @@ async fn prepare(
             pinned.commit.short()
         ));
     }
-    let template = chosen.role.template();
     let base = match &pinned.branch {
         Some(branch) => Some(format!("refs/heads/{branch}")),
         None => arguments.base.clone(),
     };
-    let task = TaskSpec {
+    let task = task(arguments, chosen, &source, base, pinned.commit)?;
+    Ok((task, source, mirror))
+}
+
+/// The task of a run that is not made: for explaining it. The repository is not looked at.
+pub(crate) async fn would_be(arguments: &RunArgs, context: &Context) -> anyhow::Result<TaskSpec> {
+    let chosen = choose(arguments, context).await?;
+    let source = source_of(&arguments.repo)?;
+    let unpinned = "0".repeat(40).parse().context("no commit")?;
+    task(arguments, chosen, &source, arguments.base.clone(), unpinned)
+}
+
+fn task(
+    arguments: &RunArgs,
+    chosen: Chosen,
+    source: &Source,
+    base: Option<String>,
+    base_commit: CommitId,
+) -> anyhow::Result<TaskSpec> {
+    let template = chosen.role.template();
+    let root = match source {
+        Source::Local(local) => Some(local.root.as_path()),
+        Source::Remote(_) => None,
+    };
+    let from_files = super::learn::hosts_of_files(&arguments.allow_from, root)?;
+    Ok(TaskSpec {
         repository: source.repository_name(),
-        source: source_text(&source),
+        source: source_text(source),
         base,
-        base_commit: pinned.commit,
+        base_commit,
         role: chosen.role,
         engine: chosen.engine,
         agent: arguments.agent.clone(),
@@ -143,13 +177,12 @@ async fn prepare(
         budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
         timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
         protect: arguments.protect.clone(),
-        allow_hosts: arguments.ways.allow_hosts(&arguments.allow_host),
+        allow_hosts: arguments.ways.allow_hosts(&[&arguments.allow_host[..], &from_files].concat()),
         host_rules: arguments.ways.host_rules(),
         secrets: arguments.ways.secret.clone(),
         submodules: false,
         lfs: false,
-    };
-    Ok((task, source, mirror))
+    })
 }
 
 struct Chosen {

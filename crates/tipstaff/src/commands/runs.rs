@@ -32,6 +32,7 @@ const SEARCHED: u32 = 10_000;
 pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
         RunsCommand::List { limit, state } => list(&context, limit, state).await,
+        RunsCommand::Learn(arguments) => super::learn::learn(&arguments, &context).await,
         RunsCommand::Show { run, transcript: true } => {
             sessions::transcript(&context, &find(&context, &run).await?.0).await
         }
@@ -218,7 +219,8 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
         _ => None,
     };
     let files = stat.as_ref().map(|stat| &stat.files);
-    let signed = warrants.first();
+    // The first is the one that the run began under; a narrowing puts the next in its place.
+    let (signed, narrowed) = (warrants.first(), warrants.get(1..).unwrap_or_default());
     if context.output.json {
         let names: Option<Vec<String>> = files
             .map(|files| files.iter().map(|file| String::from_utf8_lossy(&file.path).into_owned()).collect());
@@ -229,6 +231,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
             "revoked_at": signed.and_then(|one| one.revoked_at),
             "published": publications.iter().map(publication_facts).collect::<Vec<_>>(),
             "refusal_times": times,
+            "narrowed": narrowed.iter().map(|one| &one.signed.warrant).collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -280,6 +283,9 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
         for host in &grant.egress {
             line("", &format!("may reach {host}"));
         }
+        for less in narrowed {
+            line("", &format!("narrowed to {} sha256:{}", less.signed.warrant.id, less.signed.digest));
+        }
         if let Some(at) = one.revoked_at {
             line("", &format!("out of force since {}", time(at)));
         }
@@ -329,14 +335,14 @@ fn publication_facts(one: &Publication) -> serde_json::Value {
 
 /// How often something was refused that was refused more than once.
 #[derive(serde::Deserialize, serde::Serialize)]
-struct RefusalTimes {
-    rule: String,
-    wanted: String,
-    times: u64,
+pub(crate) struct RefusalTimes {
+    pub(crate) rule: String,
+    pub(crate) wanted: String,
+    pub(crate) times: u64,
 }
 
 /// The counts that the brokers of a run left at their ends. A run has one broker for its command, and may have others.
-async fn refusal_times(read: &mut OrgRead, run: RunId) -> anyhow::Result<Vec<RefusalTimes>> {
+pub(crate) async fn refusal_times(read: &mut OrgRead, run: RunId) -> anyhow::Result<Vec<RefusalTimes>> {
     let (mut after, mut all) = (0, Vec::new());
     loop {
         let page = read.event_list(run, after, PAGE).await?;

@@ -17,6 +17,7 @@ pub(crate) async fn warrants(command: WarrantsCommand, context: Context) -> anyh
     match command {
         WarrantsCommand::List => list(&context).await,
         WarrantsCommand::Show { warrant } => show(&context, &warrant).await,
+        WarrantsCommand::Narrow(arguments) => super::narrow::narrow(&arguments, &context).await,
         WarrantsCommand::Revoke { warrant } => revoke(&context, &warrant).await,
     }
 }
@@ -64,7 +65,7 @@ fn unknown(text: &str) -> anyhow::Error {
     )
 }
 
-async fn find(context: &Context, text: &str) -> anyhow::Result<StoredWarrant> {
+pub(crate) async fn find(context: &Context, text: &str) -> anyhow::Result<StoredWarrant> {
     let id: WarrantId = text.parse().map_err(|_| unknown(text))?;
     let mut read = context.store.read(context.scope()).await?;
     read.warrant_get(id).await?.ok_or_else(|| unknown(text))

@@ -6,13 +6,14 @@
 //! drawn (see [`super::reserve`]); what was settled then is on disk before it is answered for, and written to the store
 //! before anything else once it is there again.
 
+use super::account::Account;
 use super::reserve::Reserve;
 use super::spool::Entry;
 use super::teller::Teller;
 use super::told;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tipstaff_model::{
     AuditAction, AuditDraft, AuditOutcome, CallOutcome, ChargeAnswer, ChargeRequest, ChargeSettlement, Clock,
@@ -55,7 +56,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     teller: Teller,
     queue: Mutex<Queue>,
-    account: OnceLock<ChargeAccount>,
+    account: Account,
     /// What the audit log and the person were told already: once is enough.
     noted: Mutex<BTreeSet<String>>,
     /// Touched by whoever works the queue off, and at the end.
@@ -109,12 +110,17 @@ impl Ledger {
                 clock,
                 teller,
                 queue: Mutex::default(),
-                account: OnceLock::new(),
+                account: Account::default(),
                 noted: Mutex::default(),
                 reserve: tokio::sync::Mutex::new(reserve),
                 lease,
             }),
         }
+    }
+
+    /// Takes notice of the warrant that is the run's now: its money may be less than before.
+    pub(super) fn warrant_seen(&self, text: Option<&str>) {
+        self.inner.account.warrant_seen(text);
     }
 
     /// Reserves money for a call.
@@ -368,7 +374,7 @@ impl Inner {
             }
         }
         if settled_any && let Some(account) = self.account(&mut tx).await? {
-            news.alerts = tx.budget_alert(&self.lease, account).await?;
+            news.alerts = tx.budget_alert(&self.lease, &account).await?;
         }
         for (ask, slot) in batch.iter().zip(&mut outcomes) {
             if let Ask::Reserve(request, _) = ask {
@@ -404,13 +410,16 @@ impl Inner {
         Ok(waiting.len())
     }
 
-    async fn account(&self, tx: &mut OrgTx) -> Result<Option<&ChargeAccount>, StoreError> {
-        if self.account.get().is_none()
-            && let Some(account) = tx.charge_account(self.lease.run()).await?
-        {
-            self.account.get_or_init(|| account);
+    async fn account(&self, tx: &mut OrgTx) -> Result<Option<ChargeAccount>, StoreError> {
+        let (known, moment) = self.account.known();
+        if known.is_some() {
+            return Ok(known);
         }
-        Ok(self.account.get())
+        let read = tx.charge_account(self.lease.run()).await?;
+        if let Some(read) = &read {
+            self.account.remember(read.clone(), moment);
+        }
+        Ok(read)
     }
 
     async fn reserve(
@@ -421,7 +430,7 @@ impl Inner {
         news: &mut News,
     ) -> Result<ChargeAnswer, StoreError> {
         let account = self.account(tx).await?.ok_or(StoreError::Missing { what: "warrant of the run" })?;
-        let made = tx.charge_reserve(&self.lease, account, request).await?;
+        let made = tx.charge_reserve(&self.lease, &account, request).await?;
         if made.let_go {
             reserve.was_let_go();
         }
@@ -439,7 +448,7 @@ impl Inner {
         if matches!(made.answer, ChargeAnswer::Granted(_))
             && let Some((hold, most)) = reserve.wanted()
         {
-            let amount = tx.charge_hold(&self.lease, account, hold, most).await?;
+            let amount = tx.charge_hold(&self.lease, &account, hold, most).await?;
             reserve.was_held(amount);
         }
         Ok(made.answer)
@@ -630,7 +639,7 @@ mod tests {
             project: None,
             person: None,
         };
-        ledger.inner.account.set(account).unwrap();
+        ledger.inner.account.remember(account, 0);
         House { ledger, store, lease, _folder: folder }
     }
 
