@@ -388,7 +388,7 @@ fn amount(name: &str, value: u64) -> String {
     if name.ends_with("_ms") {
         return span(value);
     }
-    if name.ends_with("_bytes") && value % (1 << 20) == 0 {
+    if name.ends_with("_bytes") && value.is_multiple_of(1 << 20) {
         return format!("{} MiB", value >> 20);
     }
     if name.ends_with("_percent") {
