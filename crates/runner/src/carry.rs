@@ -26,7 +26,8 @@ use tipstaff_model::{
     AuditAction, AuditDraft, ControlPlane, EventDraft, EventKind, ExitReason, LiveWarrant, RunId, RunState,
     TaskSpec, Warrant, WarrantId,
 };
-use tipstaff_sandbox::{RunIdentity, SandboxError};
+use tipstaff_sandbox::{RunIdentity, SandboxError, environment_check};
+use tipstaff_seal::redact::Redactor;
 
 /// Warm checkouts that are kept, all repositories together.
 const WARM_CHECKOUTS: usize = 8;
@@ -227,7 +228,7 @@ impl Runner {
         let untouched = before.is_some() && layer_picture(&prepared) == before;
         if reason != ExitReason::WarrantRevoked && !untouched {
             // The command line may hold a secret of the person's; a message is pushed.
-            let subject = job.redactor.redact(&subject(&job.task)).into_owned();
+            let subject = subject(&job.task, &job.redactor);
             let collection =
                 collect(self, &warrant_now, &job.warrant.digest, &prepared, &subject, &serve).await?;
             for remark in &collection.remarks {
@@ -361,8 +362,10 @@ impl Runner {
 }
 
 /// The first line of the commit that collects what the run left.
-fn subject(task: &TaskSpec) -> String {
+fn subject(task: &TaskSpec, redactor: &Redactor) -> String {
     let what = task.prompt.clone().unwrap_or_else(|| task.argv.join(" "));
-    let line = what.lines().next().unwrap_or_default().trim().to_owned();
-    if line.is_empty() { format!("Work of the {}", task.role) } else { line }
+    let line = redactor.redact(what.lines().next().unwrap_or_default().trim()).into_owned();
+    // What the sandbox would take for a credential, such as the mere beginning of one, must not cost the work.
+    let told = !line.is_empty() && environment_check("TIPSTAFF_MESSAGE", &line).is_ok();
+    if told { line } else { format!("Work of the {}", task.role) }
 }

@@ -180,8 +180,7 @@ pub(crate) async fn supervise(
             () = watch.cancel.cancelled(), if stopped.is_none() => stopped = Some(ExitReason::CancelledByPerson),
             () = sleep_until(deadline), if stopped.is_none() => stopped = Some(ExitReason::TimedOut),
             end = budget_end(&mut budget), if stopped.is_none() && life.last_words.is_none() => {
-                let text = format!("the {} budget of {} is spent ({}); the agent was told", end.scope, end.limit, end.spent);
-                session.remark(text, &listener);
+                session.remark(budget_text(&end), &listener);
                 life.last_words = Some(Instant::now() + LAST_WORDS);
             }
             () = sleep_until(life.last_words.unwrap_or(deadline)), if stopped.is_none() && life.last_words.is_some() => {
@@ -270,6 +269,12 @@ pub(crate) async fn supervise(
     while let Some(chunk) = chunks.recv().await {
         session.take(chunk.stream, &chunk.bytes, &listener);
     }
+    // The money may have ended in the very moment in which the agent did.
+    let ended_meanwhile = budget.as_ref().and_then(|budget| *budget.borrow());
+    if let Some(end) = ended_meanwhile.filter(|_| life.last_words.is_none()) {
+        session.remark(budget_text(&end), &listener);
+        life.last_words = Some(Instant::now());
+    }
     session.finish(&listener);
     if failure.is_none() {
         let _kept = session.flush(watch.control).await;
@@ -293,6 +298,10 @@ async fn budget_end(watched: &mut Option<watch::Receiver<Option<BudgetEnd>>>) ->
         return end;
     }
     std::future::pending().await
+}
+
+fn budget_text(end: &BudgetEnd) -> String {
+    format!("the {} budget of {} is spent ({}); the agent was told", end.scope, end.limit, end.spent)
 }
 
 /// Signs of life of an agent.

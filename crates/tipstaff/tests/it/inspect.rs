@@ -381,7 +381,7 @@ say inpath "$BASE/app/$API_TOKEN"
 say inbody -d "$API_TOKEN" "$BASE/app/x"
 say plain -x http://127.0.0.1:8080 -H "Authorization: Bearer $API_TOKEN" "http://plain.example.test/x"
 say unknown -H "Authorization: Bearer tsh_00000000000000000000000000000000000000000000000Xv4ju" "$BASE/app/x"
-printf '%s' "$API_TOKEN" >handle-of-the-first
+printf '%s' "$API_TOKEN" | rev >handle-of-the-first
 "#;
     let ended = scene.run(&options, script).expect(0);
     assert!(told(&ended, "fine").starts_with("200"), "{ended:#?}");
@@ -404,16 +404,18 @@ printf '%s' "$API_TOKEN" >handle-of-the-first
 
     // A handle of an earlier run is worth nothing in the next, though the secret is the same.
     let diff = scene.tipstaff(&["runs", "diff", summary["run"].as_str().unwrap()]).stdout;
-    if let Some(line) = diff.lines().find_map(|line| line.strip_prefix("+tsh_")) {
-        let script = format!(
-            "curl -sS -m 30 -o /tmp/out -w 'old=%{{http_code}} ' -H 'Authorization: Bearer tsh_{line}' \"$BASE/app/old\" >&2; cat /tmp/out >&2"
-        );
-        let ended = scene.run(&["--secret", "api-token"], &script).expect(0);
-        assert!(
-            ended.stderr.contains("old=403") && ended.stderr.contains("none of this run's"),
-            "{ended:#?}"
-        );
-    }
+    let handle: String = diff
+        .lines()
+        .find_map(|line| line.strip_prefix('+').filter(|line| line.ends_with("_hst")))
+        .unwrap_or_else(|| panic!("no handle in {diff}"))
+        .chars()
+        .rev()
+        .collect();
+    let script = format!(
+        "curl -sS -m 30 -o /tmp/out -w 'old=%{{http_code}} ' -H 'Authorization: Bearer {handle}' \"$BASE/app/old\" >&2; cat /tmp/out >&2"
+    );
+    let ended = scene.run(&["--secret", "api-token"], &script).expect(0);
+    assert!(ended.stderr.contains("old=403") && ended.stderr.contains("none of this run's"), "{ended:#?}");
     assert!(scene.seen("/app/old").is_empty());
 }
 

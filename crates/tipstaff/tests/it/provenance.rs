@@ -33,8 +33,8 @@ struct Published {
     run: String,
 }
 
-const WORK: &str = "set -e; echo one >> README.md; git commit -qam 'One\n\nTipstaff-Run: forged\ntipstaff-warrant: sha256:0'
-git checkout -qb side HEAD~1; echo side > side.txt; git add side.txt; git commit -qm 'Side\n\nCo-authored-by: A <a@example.com>'
+const WORK: &str = "set -e; echo one >> README.md; git commit -qam 'One\n\nMentions Tipstaff-Run in passing'
+git checkout -qb side HEAD~1; echo side > side.txt; git add side.txt; git commit -qm 'Side\n\nReviewed-on: paper'
 git checkout -q -; git merge -q --no-ff -m 'Merge side' side; echo two >> README.md";
 
 impl Published {
@@ -95,8 +95,8 @@ fn every_commit_of_a_published_change_verifies_here_and_with_plain_git() {
         let message = it.git(&["log", "-1", "--format=%B", commit]);
         assert!(!message.contains("forged") && !message.contains("sha256:0\n"), "{message}");
     }
-    let side = it.git(&["log", "--format=%(trailers:key=Co-authored-by)", "--grep=^Side", "-1"]);
-    assert!(side.contains("Co-authored-by: A"), "what was a trailer is one still: {side}");
+    let side = it.git(&["log", "--format=%(trailers:key=Reviewed-on)", "--grep=^Side", "-1"]);
+    assert!(side.contains("Reviewed-on: paper"), "what was a trailer is one still: {side}");
     let parents = it.git(&["rev-list", "--parents", "--min-parents=2", "main..HEAD"]);
     assert_eq!(parents.split(' ').count(), 3, "the merge is a merge");
 

@@ -54,7 +54,7 @@ fn a_secret_is_refused_by_path_line_and_kind_and_shown_nowhere() {
     let fixture = format!("mkdir -p tests/fixtures; echo {TOKEN} > tests/fixtures/token.txt");
     let summary = world.run_script(&repository, &fixture).expect(0).json();
     assert_eq!((&summary["state"], &summary["files_changed"]), (&"done".into(), &1.into()), "{summary}");
-    let beside = format!("echo kept >> README.md; echo {TOKEN} > tests/token.txt");
+    let beside = format!("echo kept >> README.md; mkdir -p tests; echo {TOKEN} > tests/token.txt");
     refused(&world, &repository, &beside, "secret-in-diff");
 }
 
