@@ -29,7 +29,7 @@ use tipstaff_broker::{
 use tipstaff_model::event::EventDraft;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::warrant::RepositoryGrant;
-use tipstaff_model::{AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, Heartbeat, Refusal};
+use tipstaff_model::{AgentRole, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, Heartbeat, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -304,6 +304,8 @@ fn history(commits: usize, files: usize) -> String {
 
 /// Runs git as a person would; how long it took, in microseconds.
 fn git(directory: &Path, arguments: &[&str]) -> f64 {
+    // A push in another name would be refused.
+    let own = AgentRole::Builder.git_identity();
     let begun = Instant::now();
     let output = std::process::Command::new("git")
         .current_dir(directory)
@@ -314,8 +316,8 @@ fn git(directory: &Path, arguments: &[&str]) -> f64 {
         .env("HOME", directory)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_TERMINAL_PROMPT", "0")
-        .envs([("GIT_AUTHOR_NAME", "bench"), ("GIT_AUTHOR_EMAIL", "bench@example.invalid")])
-        .envs([("GIT_COMMITTER_NAME", "bench"), ("GIT_COMMITTER_EMAIL", "bench@example.invalid")])
+        .envs([("GIT_AUTHOR_NAME", &own.name), ("GIT_AUTHOR_EMAIL", &own.email)])
+        .envs([("GIT_COMMITTER_NAME", &own.name), ("GIT_COMMITTER_EMAIL", &own.email)])
         .stdin(Stdio::null())
         .output()
         .unwrap();
