@@ -16,7 +16,7 @@
 
 mod common;
 
-use common::{Row, Server, command, cpu_us, median, ready, start};
+use common::{Control, Row, Server, command, cpu_us, median, ready, start};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,8 @@ use std::time::Instant;
 use tipstaff_broker::{
     Broker, BrokerConfig, MirrorLimits, Mirrors, PlainHttp, Quarantine, Resolver, ServedRepository, Source,
 };
-use tipstaff_model::event::EventDraft;
-use tipstaff_model::run::RunUpdate;
 use tipstaff_model::warrant::RepositoryGrant;
-use tipstaff_model::{AgentRole, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, Heartbeat, Refusal};
+use tipstaff_model::{AgentRole, BoxFuture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -47,27 +45,6 @@ fn main() {
         ["splice", port] => runtime.block_on(splice(port.parse().unwrap())),
         ["pull", port, target, bytes] => runtime.block_on(pull(port, target, bytes.parse().unwrap())),
         _ => measure(words.contains(&"--quick")),
-    }
-}
-
-/// A control plane that accepts everything at once.
-struct Accepting;
-
-impl ControlPlane for Accepting {
-    fn heartbeat(&self) -> BoxFuture<'_, Result<Heartbeat, ControlPlaneError>> {
-        Box::pin(async { Ok(Heartbeat::default()) })
-    }
-    fn record(&self, _: AuditDraft) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn refusal(&self, _: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn events(&self, _: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn run_update(&self, _: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
     }
 }
 
@@ -105,7 +82,7 @@ async fn broker(repository: &Path, port: &str) {
     std::fs::write(repository.join("branch"), branch).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap().port());
-    let handle = Broker::new(config, warrant, Arc::new(Accepting)).serve(listener).unwrap();
+    let handle = Broker::new(config, warrant, Arc::new(Control::new(None))).serve(listener).unwrap();
     std::future::pending::<()>().await;
     drop(handle);
 }

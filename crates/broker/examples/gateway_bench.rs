@@ -17,28 +17,20 @@
 
 mod common;
 
-use bytes::Bytes;
-use common::{Row, Server, command, cpu_us, median, ready};
+use common::{Control, Row, Server, command, cpu_us, median, ready};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tipstaff_broker::{Broker, BrokerConfig, GatewayClient, GatewayConfig, PlainHttp, Upstream, Wire};
-use tipstaff_model::event::EventDraft;
-use tipstaff_model::run::RunUpdate;
+use tipstaff_model::PriceTable;
 use tipstaff_model::warrant::{ModelGrant, RepositoryGrant};
-use tipstaff_model::{
-    AuditDraft, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, ControlPlane, ControlPlaneError,
-    Heartbeat, PriceTable, Refusal,
-};
 use tipstaff_seal::{Secret, SystemClock, SystemEntropy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 
 const CHUNKS: usize = 50;
 const MODEL: &str = "gpt-5.5";
@@ -139,69 +131,6 @@ async fn passthrough(port: u16) {
     }
 }
 
-/// A ledger that is durable: a record and a sync for each reservation and settlement; those that wait share one.
-struct DurableLedger(std::sync::mpsc::Sender<(Bytes, oneshot::Sender<()>)>);
-
-impl DurableLedger {
-    fn new(mut file: std::fs::File) -> Self {
-        let (ask, asked) = std::sync::mpsc::channel::<(Bytes, oneshot::Sender<()>)>();
-        std::thread::spawn(move || {
-            while let Ok(first) = asked.recv() {
-                let batch: Vec<_> = std::iter::once(first).chain(asked.try_iter()).collect();
-                for (record, _) in &batch {
-                    file.write_all(record).unwrap();
-                }
-                file.sync_data().unwrap();
-                for (_, done) in batch {
-                    let _ = done.send(());
-                }
-            }
-        });
-        Self(ask)
-    }
-
-    async fn write(&self, record: impl serde::Serialize) {
-        let (done, waits) = oneshot::channel();
-        let line = serde_json::to_vec(&record).unwrap();
-        self.0.send((Bytes::from(line), done)).unwrap();
-        waits.await.unwrap();
-    }
-}
-
-impl ControlPlane for DurableLedger {
-    fn heartbeat(&self) -> BoxFuture<'_, Result<Heartbeat, ControlPlaneError>> {
-        Box::pin(async { Ok(Heartbeat::default()) })
-    }
-    fn record(&self, _: AuditDraft) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn refusal(&self, _: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn events(&self, _: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn run_update(&self, _: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn charge_reserve(
-        &self,
-        request: ChargeRequest,
-    ) -> BoxFuture<'_, Result<ChargeAnswer, ControlPlaneError>> {
-        Box::pin(async move {
-            let most = request.most;
-            self.write(request).await;
-            Ok(ChargeAnswer::Granted(most))
-        })
-    }
-    fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        Box::pin(async move {
-            self.write(settlement).await;
-            Ok(())
-        })
-    }
-}
-
 async fn gateway(port: u16) {
     let dir = tempfile::tempdir().unwrap();
     let git = common::git(dir.path()).await;
@@ -224,7 +153,7 @@ async fn gateway(port: u16) {
         entropy,
     };
     let config = BrokerConfig { gateway: Some(gateway), ..BrokerConfig::new(git, Vec::new()) };
-    let ledger = DurableLedger::new(std::fs::File::create(dir.path().join("ledger")).unwrap());
+    let ledger = Control::new(Some(std::fs::File::create(dir.path().join("ledger")).unwrap()));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     let handle = Broker::new(config, warrant, Arc::new(ledger)).serve(listener).unwrap();

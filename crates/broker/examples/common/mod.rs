@@ -1,13 +1,20 @@
 //! What the measurements share: servers in processes of their own, a warrant, figures.
 
+use bytes::Bytes;
 use std::io::{BufRead, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use tipstaff_broker::Git;
+use tipstaff_model::event::EventDraft;
+use tipstaff_model::run::RunUpdate;
 use tipstaff_model::warrant::{HostPattern, IssueRequest, ModelGrant, RepositoryGrant};
-use tipstaff_model::{AgentRole, Clock, LiveWarrant, OrgId, RunId, TaskId, Warrant, WarrantId};
+use tipstaff_model::{
+    AgentRole, AuditDraft, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, Clock, ControlPlane,
+    ControlPlaneError, Heartbeat, LiveWarrant, OrgId, Refusal, RunId, TaskId, Warrant, WarrantId,
+};
 use tipstaff_seal::{SystemClock, SystemEntropy};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 /// A server process, ended with this one.
 pub(crate) struct Server {
@@ -37,6 +44,77 @@ pub(crate) fn command(core: usize, arguments: &[&str]) -> Command {
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     command.env("RUST_BACKTRACE", "0");
     command
+}
+
+/// A record that waits until it is on disk.
+type Waiting = (Bytes, oneshot::Sender<()>);
+
+/// A control plane that accepts everything at once. With a file its ledger is durable: a record and a sync for each
+/// reservation and settlement; those that wait share one.
+pub(crate) struct Control {
+    ledger: Option<std::sync::mpsc::Sender<Waiting>>,
+}
+
+impl Control {
+    pub(crate) fn new(ledger: Option<std::fs::File>) -> Self {
+        let Some(mut file) = ledger else { return Self { ledger: None } };
+        let (ask, asked) = std::sync::mpsc::channel::<Waiting>();
+        std::thread::spawn(move || {
+            while let Ok(first) = asked.recv() {
+                let batch: Vec<_> = std::iter::once(first).chain(asked.try_iter()).collect();
+                for (record, _) in &batch {
+                    file.write_all(record).unwrap();
+                }
+                file.sync_data().unwrap();
+                for (_, done) in batch {
+                    let _ = done.send(());
+                }
+            }
+        });
+        Self { ledger: Some(ask) }
+    }
+
+    async fn write(&self, record: impl serde::Serialize) {
+        let Some(ledger) = &self.ledger else { return };
+        let (done, waits) = oneshot::channel();
+        let line = serde_json::to_vec(&record).unwrap();
+        ledger.send((Bytes::from(line), done)).unwrap();
+        waits.await.unwrap();
+    }
+}
+
+impl ControlPlane for Control {
+    fn heartbeat(&self) -> BoxFuture<'_, Result<Heartbeat, ControlPlaneError>> {
+        Box::pin(async { Ok(Heartbeat::default()) })
+    }
+    fn record(&self, _: AuditDraft) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn refusal(&self, _: Refusal) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn events(&self, _: Vec<EventDraft>) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn run_update(&self, _: RunUpdate) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn charge_reserve(
+        &self,
+        request: ChargeRequest,
+    ) -> BoxFuture<'_, Result<ChargeAnswer, ControlPlaneError>> {
+        Box::pin(async move {
+            let most = request.most;
+            self.write(request).await;
+            Ok(ChargeAnswer::Granted(most))
+        })
+    }
+    fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(async move {
+            self.write(settlement).await;
+            Ok(())
+        })
+    }
 }
 
 /// Starts this program as a server, which prints its port first.

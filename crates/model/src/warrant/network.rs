@@ -4,7 +4,7 @@
 //! Promises: an entry of [`Warrant::hosts`](super::Warrant::hosts) only ever takes away, so adding one narrows; a request
 //! passes when *every* entry for its host lets it pass; a secret is good for one name, one host and one tree of paths.
 
-use super::pattern::{HostPattern, PatternError, parts_match, text_serde};
+use super::pattern::{HostPattern, PatternError, parts_match, text_serde, tree_covers};
 use super::{Warrant, choice};
 use crate::agent::ChoiceError;
 use crate::refusal::{Refusal, Rule};
@@ -116,12 +116,7 @@ impl UrlPattern {
     /// `prefix/**` with a prefix free of stars that `other` starts with.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        if self == other || self.0 == "/**" {
-            return true;
-        }
-        let Some(prefix) = self.0.strip_suffix("/**") else { return false };
-        !prefix.contains('*')
-            && other.0.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        tree_covers(&self.0, &other.0)
     }
 
     /// The text.

@@ -197,12 +197,7 @@ impl PathPattern {
     /// `prefix/**` with a prefix free of stars that `other` starts with.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        if self == other || self.0 == "**" {
-            return true;
-        }
-        let Some(prefix) = self.0.strip_suffix("/**") else { return false };
-        !prefix.contains('*')
-            && other.0.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.0 == "**" || tree_covers(&self.0, &other.0)
     }
 
     /// The text.
@@ -210,6 +205,15 @@ impl PathPattern {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether all that the second pattern of parts matches is matched by the first: when they are equal, and when the first
+/// is `prefix/**` with a prefix free of stars that the second starts with.
+pub(super) fn tree_covers(mine: &str, theirs: &str) -> bool {
+    let Some(prefix) = mine.strip_suffix("/**").filter(|prefix| !prefix.contains('*')) else {
+        return mine == theirs;
+    };
+    theirs.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 pub(super) fn parts_match(pattern: &[&[u8]], parts: &[&[u8]]) -> bool {
