@@ -4,12 +4,13 @@ use super::answer::{self, Passed};
 use super::judge::{self, Granted, Judged};
 use super::reader::{BodyState, NoBody, NoHead, Reader};
 use super::secrets::HandleScan;
-use super::upstream::{FedBody, NoAnswer, Upstream};
+use super::upstream::{NoAnswer, Upstream};
 use super::writer::Writer;
 use super::{Inspection, Place};
 use crate::egress::{Admission, Wanted, hello};
 use crate::parse::head::{Authority, Head, HeadError};
 use crate::parse::rpc_body::RpcBody;
+use crate::server::respond::ChannelBody;
 use crate::server::{CountedStream, Shared, respond, say};
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode, Uri};
@@ -327,7 +328,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
             Sending::Streamed(_) => Some(feed),
         };
         let (method, granted) = (judged.method.clone(), judged.granted.clone());
-        let Some(request) = request_of(judged, FedBody { pieces, length }) else {
+        let Some(request) = request_of(judged, ChannelBody { pieces, length }) else {
             let why = "the request has no form that can be passed on";
             let refusal = Refusal::new(Rule::RequestAmbiguous, format!("a request to {}", self.wanted), why);
             return self.refuse(head, refusal, true).await;
@@ -467,7 +468,7 @@ async fn answer_to<W: AsyncWrite + Unpin>(
     wanted: &Authority,
     upstream: &mut Upstream<'_>,
     writer: &mut Writer<W>,
-    request: Request<FedBody>,
+    request: Request<ChannelBody>,
     method: &http::Method,
     closes: bool,
 ) -> Answered {
@@ -505,7 +506,7 @@ async fn answer_to<W: AsyncWrite + Unpin>(
     }
 }
 
-fn request_of(judged: Judged, body: FedBody) -> Option<Request<FedBody>> {
+fn request_of(judged: Judged, body: ChannelBody) -> Option<Request<ChannelBody>> {
     let mut request = Request::new(body);
     let uri: Uri = judged.target.parse().ok()?;
     // What goes out is what was judged, letter by letter.

@@ -4,47 +4,15 @@ use super::UpstreamTrust;
 use crate::egress::{Metered, NoDial, dial};
 use crate::parse::head::Authority;
 use crate::server::Shared;
-use bytes::Bytes;
+use crate::server::respond::ChannelBody;
 use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use tipstaff_model::Refusal;
-use tokio::sync::mpsc;
-
-/// A body that is fed while it is sent, of a length that may be known.
-#[derive(Debug)]
-pub(super) struct FedBody {
-    pub(super) pieces: mpsc::Receiver<io::Result<Bytes>>,
-    /// How many bytes are to come, where that is known.
-    pub(super) length: Option<u64>,
-}
-
-impl Body for FedBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.pieces.poll_recv(cx).map(|piece| piece.map(|result| result.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.length == Some(0)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -68,7 +36,7 @@ pub(super) struct Upstream<'a> {
 }
 
 struct Open {
-    sender: SendRequest<FedBody>,
+    sender: SendRequest<ChannelBody>,
     head_left: Arc<AtomicU64>,
 }
 
@@ -86,7 +54,7 @@ impl<'a> Upstream<'a> {
     /// a kept connection before a byte of it was sent.
     pub(super) async fn send(
         &mut self,
-        mut request: Request<FedBody>,
+        mut request: Request<ChannelBody>,
     ) -> Result<Response<Incoming>, NoAnswer> {
         let bounds = &self.shared.config.bounds;
         let mut tried = false;
@@ -147,7 +115,7 @@ impl<'a> Upstream<'a> {
 }
 
 /// What is wrong with a host's TLS, in words without anything of the host's own.
-fn tls_problem(error: &io::Error) -> String {
+fn tls_problem(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::InvalidCertificate(problem)) => {

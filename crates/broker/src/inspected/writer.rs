@@ -1,6 +1,6 @@
 //! What a client is sent within TLS. An answer that was cut never looks whole.
 
-use crate::server::respond;
+use crate::server::{framing, respond};
 use bytes::BytesMut;
 use http::StatusCode;
 use std::io;
@@ -45,14 +45,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     ) {
         self.begun = true;
         self.chunked = ends == Ends::Chunked;
-        let reason = status.canonical_reason().unwrap_or("Answer");
-        self.out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
-        for (name, value) in fields {
-            self.out.extend_from_slice(name.as_bytes());
-            self.out.extend_from_slice(b": ");
-            self.out.extend_from_slice(value);
-            self.out.extend_from_slice(b"\r\n");
-        }
+        framing::head(&mut self.out, status, fields);
         match ends {
             Ends::Bodiless => {}
             Ends::After(length) => {
@@ -68,22 +61,17 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     /// Adds a piece of the body.
     pub(super) fn piece(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
         if self.chunked {
-            self.out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
-        }
-        self.out.extend_from_slice(bytes);
-        if self.chunked {
-            self.out.extend_from_slice(b"\r\n");
+            framing::chunk(&mut self.out, bytes);
+        } else {
+            self.out.extend_from_slice(bytes);
         }
     }
 
     /// Ends the body.
     pub(super) fn end(&mut self) {
         if self.chunked {
-            self.out.extend_from_slice(b"0\r\n\r\n");
+            self.out.extend_from_slice(framing::LAST_CHUNK);
         }
     }
 

@@ -4,7 +4,7 @@
 //! the answer's end are never served as a request, the connection ends after that answer; an answer that was cut never
 //! looks whole.
 
-use super::CountedStream;
+use super::{CountedStream, framing};
 use crate::parse::head::{BodyLength, Head};
 use bytes::{Bytes, BytesMut};
 use flate2::write::GzDecoder;
@@ -213,14 +213,7 @@ impl Exchange {
         status: http::StatusCode,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
     ) {
-        let reason = status.canonical_reason().unwrap_or("Answer");
-        self.out.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
-        for (name, value) in fields {
-            self.out.extend_from_slice(name.as_bytes());
-            self.out.extend_from_slice(b": ");
-            self.out.extend_from_slice(value);
-            self.out.extend_from_slice(b"\r\n");
-        }
+        framing::head(&mut self.out, status, fields);
         if !self.keeps {
             self.out.extend_from_slice(b"connection: close\r\n");
         }
@@ -228,11 +221,7 @@ impl Exchange {
 
     /// Adds a piece to what is to be sent.
     pub(crate) fn piece(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
-            self.out.extend_from_slice(bytes);
-            self.out.extend_from_slice(b"\r\n");
-        }
+        framing::chunk(&mut self.out, bytes);
     }
 
     /// Bytes that wait to be sent.
@@ -253,7 +242,7 @@ impl Exchange {
 
     /// Ends an answer that was begun.
     pub(crate) async fn end(mut self) -> Option<CountedStream> {
-        self.out.extend_from_slice(b"0\r\n\r\n");
+        self.out.extend_from_slice(framing::LAST_CHUNK);
         self.flush().await.ok()?;
         self.leave().await
     }

@@ -147,7 +147,7 @@ async fn upload(shared: &Arc<Shared>, view: &View, request: Request<Incoming>) -
     let child = upload_command(view, protocol).arg(view.quarantine.path()).spawn()?;
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(pump(child, body, sender, permit));
-    let body = ChannelBody(receiver).boxed_unsync();
+    let body = ChannelBody { pieces: receiver, length: None }.boxed_unsync();
     Ok(answer(StatusCode::OK, "application/x-git-upload-pack-result", body))
 }
 

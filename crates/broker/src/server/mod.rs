@@ -7,6 +7,7 @@
 mod body;
 mod connection;
 pub(crate) mod exchange;
+pub(crate) mod framing;
 mod git_read;
 mod landing;
 mod push;

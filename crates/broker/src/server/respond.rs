@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Frame};
+use hyper::body::{Body, Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,9 +17,14 @@ pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 /// An answer.
 pub(crate) type Answer = Response<AnswerBody>;
 
-/// A body that another task writes. When the reader goes away, the writer's next send fails.
+/// A body that another task writes, of a length that may be known. When the reader goes away, the writer's next send
+/// fails.
 #[derive(Debug)]
-pub(crate) struct ChannelBody(pub(crate) mpsc::Receiver<io::Result<Bytes>>);
+pub(crate) struct ChannelBody {
+    pub(crate) pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// How many bytes are to come, where that is known.
+    pub(crate) length: Option<u64>,
+}
 
 impl Body for ChannelBody {
     type Data = Bytes;
@@ -29,7 +34,15 @@ impl Body for ChannelBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.0.poll_recv(cx).map(|item| item.map(|result| result.map(Frame::data)))
+        self.pieces.poll_recv(cx).map(|piece| piece.map(|result| result.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.length == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
