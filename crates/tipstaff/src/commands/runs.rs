@@ -245,7 +245,9 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     if let Some(error) = &run.error {
         line("error", error);
     }
-    line("what", &task.spec.prompt.clone().unwrap_or_else(|| task.spec.argv.join(" ")));
+    // It is kept as it was typed, and may hold a secret of the person's.
+    let what = task.spec.prompt.clone().unwrap_or_else(|| task.spec.argv.join(" "));
+    line("what", &tipstaff_seal::redact::Redactor::new().redact(&what));
     line("repository", &format!("{} from {}", task.spec.repository, task.spec.source));
     line(
         "base",
@@ -273,10 +275,11 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
         line(
             "",
             &format!(
-                "budget {}, {}, {} hosts, until {}",
+                "budget {}, {}, {} host{}, until {}",
                 grant.budget,
                 span(grant.limits.wall_ms),
                 grant.egress.len(),
+                if grant.egress.len() == 1 { "" } else { "s" },
                 time(grant.expires_at)
             ),
         );

@@ -34,6 +34,8 @@ mod models;
 #[cfg(test)]
 mod money;
 #[cfg(test)]
+mod narrowing;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod postgres;

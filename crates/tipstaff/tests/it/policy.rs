@@ -62,7 +62,7 @@ fn start(world: &World, repository: &Path, options: &[&str], script: &str) -> Ch
 }
 
 /// The one warrant in force, once its run is under way.
-fn warrant(world: &World) -> String {
+pub(crate) fn warrant(world: &World) -> String {
     for _ in 0..2000 {
         let running = world.tipstaff(&["runs", "list", "--json"]).expect(0).stdout.contains("\"running\"");
         if running {
@@ -74,7 +74,7 @@ fn warrant(world: &World) -> String {
     panic!("the run never got under way");
 }
 
-fn narrow(world: &World, warrant: &str, options: &[&str]) -> Ended {
+pub(crate) fn narrow(world: &World, warrant: &str, options: &[&str]) -> Ended {
     world.tipstaff(&[&["warrants", "narrow", warrant, "--json"][..], options].concat())
 }
 

@@ -49,6 +49,9 @@ fn a_secret_is_refused_by_path_line_and_kind_and_shown_nowhere() {
     let fixture = format!("echo kept >> README.md; {claim}; echo {TOKEN} > tests/fixtures/token.txt");
     let summary = world.run_script(&repository, &fixture).expect(3).json();
     assert!(!rules(&summary).is_empty(), "{summary}");
+    // This time the person typed it. It is shown nowhere all the same.
+    let shown = world.tipstaff(&["runs", "show"]).expect(0).stdout;
+    assert!(!shown.contains(&TOKEN[4..]) && shown.contains("[redacted:github-token]"), "{shown}");
     world.write(&repository.join("tipstaff.toml"), "[push]\nallow_secrets = [\"tests/fixtures/**\"]\n");
     world.commit(&repository, "fixtures");
     let fixture = format!("mkdir -p tests/fixtures; echo {TOKEN} > tests/fixtures/token.txt");
