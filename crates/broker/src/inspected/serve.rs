@@ -50,6 +50,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, client: CountedStream, wanted: &
         }
     };
     tokio::select! {
+        // A request that is under way sees the same change, and may still say why it ends.
+        biased;
         () = serving => {}
         // What was going on is dropped where it stands.
         refusal = admission.withdrawn() => {

@@ -128,6 +128,7 @@ echo on > on.txt
         found.unwrap_or_else(|| panic!("no {name} in {}", ended.stderr))
     };
     assert!(line("before").starts_with("before=200") && line("asked").starts_with("asked=200"), "{ended:#?}");
+    // The request that was open says why it ends where its answer had not begun.
     for (start, rule) in
         [("cut=403", "host-not-granted"), ("after=403", "secret-"), ("refused=400", "model-not-granted")]
     {
