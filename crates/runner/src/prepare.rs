@@ -108,7 +108,7 @@ pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, Runner
         give(&upper, &identity)?;
         return Ok(Prepared {
             identity,
-            workspace: Workspace::Overlay { lower: checkout.path().to_owned(), state },
+            workspace: Workspace::Overlay { lower: checkout.path().to_owned(), over: None, state },
             read_only_mounts: Vec::new(),
             base: checkout.path().to_owned(),
             measured: upper,

@@ -37,7 +37,8 @@ fn run() -> Result<u8, SandboxError> {
             Some("--broker") => spec.broker = BrokerListener::HandedOut,
             Some("--dir") => spec.workspace = Workspace::Directory { path: value().into() },
             Some("--overlay") => {
-                spec.workspace = Workspace::Overlay { lower: value().into(), state: value().into() };
+                spec.workspace =
+                    Workspace::Overlay { lower: value().into(), over: None, state: value().into() };
             }
             Some("--tools") => {
                 let found = discover_toolchains(std::path::Path::new(&value()), &value());

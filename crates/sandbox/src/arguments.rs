@@ -183,8 +183,12 @@ impl Builder<'_> {
             Staged::Copy { host, is_directory, idmap } => {
                 self.copy(host, &point, *is_directory, entry, idmap.as_ref())
             }
-            Staged::Overlay { lower, layer, idmap } => {
-                self.overlay(lower, layer.as_ref(), &point, idmap.as_ref(), entry.executable)
+            Staged::Overlay { lower, over, layer, idmap } => {
+                let lowers = [
+                    over.as_ref().map(|(path, owner)| (path, owner.as_ref())),
+                    Some((lower, idmap.as_ref())),
+                ];
+                self.overlay(lowers.into_iter().flatten(), layer.as_ref(), &point, entry.executable)
             }
             Staged::Tmpfs { size, mode } => {
                 let (uid, gid) = (self.identity.uid(), self.identity.gid());
@@ -247,17 +251,22 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn overlay(
+    /// `lowers` are the read-only layers, the topmost first.
+    fn overlay<'l>(
         &mut self,
-        lower: &Path,
+        lowers: impl Iterator<Item = (&'l std::path::PathBuf, Option<&'l Owner>)>,
         layer: Option<&Layer>,
         point: &str,
-        idmap: Option<&Owner>,
         executable: bool,
     ) -> Result<(), SandboxError> {
-        let lower_point = format!("{point}-lower");
         let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY;
-        self.clone_to(lower, &lower_point, true, attributes, idmap)?;
+        let mut points = Vec::with_capacity(2);
+        for (lower, idmap) in lowers {
+            let lower_point = format!("{point}-lower{}", if points.is_empty() { "" } else { "-2" });
+            self.clone_to(lower, &lower_point, true, attributes, idmap)?;
+            points.push(lower_point);
+        }
+        let lower_point = points.join(":");
         // Root may keep marks of renamed directories in attributes that no run can write; others may not.
         let marks = if self.identity.is_dedicated() { "redirect_dir=on" } else { "userxattr" };
         let options = if let Some(layer) = layer {
@@ -268,6 +277,8 @@ impl Builder<'_> {
             format!(
                 "lowerdir={lower_point},upperdir=/proc/self/fd/{upper},workdir=/proc/self/fd/{work},{marks}"
             )
+        } else if points.len() > 1 {
+            format!("lowerdir={lower_point},{marks}")
         } else {
             // The kernel takes no overlay of one layer.
             let empty = format!("{point}-empty");

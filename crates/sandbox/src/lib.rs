@@ -12,6 +12,7 @@ mod idmap;
 mod init;
 mod landlock;
 mod launcher;
+mod layer;
 mod layout;
 mod limits;
 mod mounts;
@@ -34,6 +35,10 @@ pub use environment::environment_check;
 pub use error::SandboxError;
 pub use identity::RunIdentity;
 pub use init::init_stage_if_requested;
+pub use layer::{
+    EntryKind, FoundFile, SettledLayer, TreeEntry, UnreadableFile, read_beneath, settle_layer, visit_tree,
+    write_out,
+};
 pub use limits::SandboxLimits;
 pub use plan::{Plan, PlanLimit, PlanMount};
 pub use probe::{LayerReport, LayerState, ProbeReport};

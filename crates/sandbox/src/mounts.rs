@@ -42,6 +42,8 @@ pub(crate) enum Staged {
     /// plain copy to whoever reads it inside.
     Overlay {
         lower: PathBuf,
+        /// What lies between the checkout and the run's own layer, with its owner where that is another one.
+        over: Option<(PathBuf, Option<Owner>)>,
         layer: Option<Layer>,
         idmap: Option<Owner>,
     },
@@ -227,10 +229,14 @@ impl MountTable {
                 Staged::Copy { host: path.clone(), is_directory: true, idmap }
             }
             // A read-only run needs no layer of its own, but sees the one that an earlier one wrote.
-            Workspace::Overlay { lower, state } => {
+            Workspace::Overlay { lower, over, state } => {
                 let idmap = owner_to_map(spec, lower)?;
+                let over = match over {
+                    Some(path) => Some((path.clone(), owner_to_map(spec, path)?)),
+                    None => None,
+                };
                 let layer = (writable || state.join(UPPER).exists()).then(|| Layer::fresh(state));
-                Staged::Overlay { lower: lower.clone(), layer, idmap }
+                Staged::Overlay { lower: lower.clone(), over, layer, idmap }
             }
         };
         self.push(INSIDE_WORK, Source::Staged(staged), writable, executable);

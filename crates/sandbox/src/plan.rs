@@ -183,10 +183,14 @@ fn mount_line(entry: &Entry) -> PlanMount {
     let source = match &entry.source {
         Source::Host(path) => path.display().to_string(),
         Source::Staged(Staged::Copy { host, idmap, .. }) => format!("{}{}", host.display(), mapped(idmap)),
-        Source::Staged(Staged::Overlay { lower, layer, idmap }) => {
+        Source::Staged(Staged::Overlay { lower, over, layer, idmap }) => {
             let layer =
                 layer.as_ref().map(|layer| format!(" in {}", layer.upper.display())).unwrap_or_default();
-            format!("overlay of {}{layer}{}", lower.display(), mapped(idmap))
+            let over = over
+                .as_ref()
+                .map(|(path, owner)| format!(" under {}{}", path.display(), mapped(owner)))
+                .unwrap_or_default();
+            format!("overlay of {}{}{over}{layer}", lower.display(), mapped(idmap))
         }
         Source::Tmpfs { size, .. } | Source::Staged(Staged::Tmpfs { size, .. }) => {
             format!("tmpfs of {}", bytes(*size))

@@ -112,7 +112,8 @@ impl Sandbox {
         let lower = directory.child("lower")?;
         std::fs::write(lower.join("file"), b"below").map_err(SandboxError::io("writing a probe's file"))?;
         let identity = RunIdentity::acquire(&self.config.lock_dir)?;
-        let workspace = Workspace::Overlay { lower: lower.clone(), state: directory.path.join("state") };
+        let workspace =
+            Workspace::Overlay { lower: lower.clone(), over: None, state: directory.path.join("state") };
         let script = "cat file >copy && echo above >file && rm copy";
         let mut spec = SandboxSpec::new(identity, workspace, ["/bin/sh", "-c", script].map(OsString::from));
         spec.stdio = StdioPolicy { stdin: Stdio::Null, stdout: Stdio::Null, stderr: Stdio::Null };

@@ -15,6 +15,9 @@ pub enum Workspace {
     Overlay {
         /// The warm checkout. Never written. Owned by the server's user.
         lower: PathBuf,
+        /// A directory whose files lie over the checkout and under the run's own layer: what a set-up made. Never
+        /// written. Owned by one user throughout, who need not be the checkout's.
+        over: Option<PathBuf>,
         /// A directory of this run, for `upper` (what it has written) and the kernel's own. All sandboxes that share
         /// it must have the same identity and run one after the other. Remove it with
         /// [`remove_tree`](crate::remove_tree) after the run.

@@ -160,7 +160,7 @@ impl Sandbox {
     ) -> Result<(OwnerMaps, Vec<Arc<OwnedFd>>), SandboxError> {
         let mut maps = OwnerMaps::new();
         let mut held = Vec::new();
-        for owner in table.entries.iter().filter_map(mapped_owner) {
+        for owner in table.entries.iter().flat_map(mapped_owners) {
             let map = self.owner_maps.get(owner, &spec.identity)?;
             maps.insert(owner, crate::idmap::raw(&map));
             held.push(map);
@@ -194,11 +194,16 @@ fn reserve_number() -> Result<OwnedFd, SandboxError> {
         .map_err(|error| SandboxError::io("reserving a descriptor")(error.into()))
 }
 
-fn mapped_owner(entry: &crate::mounts::Entry) -> Option<Owner> {
-    match &entry.source {
-        Source::Staged(Staged::Copy { idmap, .. } | Staged::Overlay { idmap, .. }) => *idmap,
-        _ => None,
-    }
+/// The owners whose files have to appear as the run's user's.
+fn mapped_owners(entry: &crate::mounts::Entry) -> impl Iterator<Item = Owner> {
+    let owners = match &entry.source {
+        Source::Staged(Staged::Copy { idmap, .. }) => [*idmap, None],
+        Source::Staged(Staged::Overlay { idmap, over, .. }) => {
+            [*idmap, over.as_ref().and_then(|(_, owner)| *owner)]
+        }
+        _ => [None, None],
+    };
+    owners.into_iter().flatten()
 }
 
 /// What the init stage has to do for this description.

@@ -38,7 +38,7 @@ pub struct TreeUsage {
     pub complete: bool,
 }
 
-const DIRECTORY: OFlags =
+pub(crate) const DIRECTORY: OFlags =
     OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 
 /// Removes a tree whatever is in it: directories without permissions, any depth, overlay leftovers. Never
@@ -167,7 +167,7 @@ impl Removal<'_> {
 }
 
 /// All names of a directory, read before any of it is changed.
-fn names(directory: &OwnedFd) -> rustix::io::Result<Vec<(CString, FileType)>> {
+pub(crate) fn names(directory: &OwnedFd) -> rustix::io::Result<Vec<(CString, FileType)>> {
     let mut out = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;

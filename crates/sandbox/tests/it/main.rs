@@ -16,6 +16,7 @@ mod exit;
 mod files;
 mod identity;
 mod kill;
+mod layers;
 mod limits;
 mod listener;
 mod ordinary;

@@ -59,7 +59,7 @@ impl Layered {
     }
 
     pub(crate) fn workspace(&self) -> Workspace {
-        Workspace::Overlay { lower: self.lower(), state: self.directory.path().join("state") }
+        Workspace::Overlay { lower: self.lower(), over: None, state: self.directory.path().join("state") }
     }
 }
 

@@ -143,7 +143,8 @@ async fn workspace(repo: &Path, rounds: u32, env: &Environment, output: &Output)
         let before = cpu_ticks();
         let begun = tokio::time::Instant::now();
         let checkout = checkouts.warm(&mirror, &pinned.commit, Symlinks::Links).await?;
-        let workspace = Workspace::Overlay { lower: checkout.path().to_owned(), state: state.clone() };
+        let workspace =
+            Workspace::Overlay { lower: checkout.path().to_owned(), over: None, state: state.clone() };
         let mut spec = SandboxSpec::new(identity, workspace, ["true"]);
         spec.stdio = StdioPolicy { stdin: Stdio::Null, stdout: Stdio::Null, stderr: Stdio::Null };
         runner.sandbox().start(&spec)?.wait()?;
