@@ -57,6 +57,8 @@ mod tests {
             broker: "http://127.0.0.1:8080",
             home: "/home/agent",
             may_write: true,
+            attended: false,
+            resume: None,
         }
     }
 

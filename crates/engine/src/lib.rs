@@ -5,6 +5,7 @@ mod builtin;
 mod claude_code;
 mod codex;
 mod command;
+mod conversation;
 mod gemini;
 mod invoke;
 mod opencode;
@@ -12,6 +13,7 @@ mod program;
 mod session;
 
 pub use builtin::{BUILT_IN, BuiltInAgent};
+pub use conversation::{Asked, Conversation, NotPossible, Reply, Step};
 pub use program::Program;
 
 use tipstaff_model::{AgentEvent, EngineKind};
@@ -35,6 +37,10 @@ pub struct EngineRequest<'a> {
     pub home: &'a str,
     /// Whether the warrant lets the agent change files.
     pub may_write: bool,
+    /// Whether the agent is spoken with while it works, by the engine's [`Conversation`].
+    pub attended: bool,
+    /// The agent's own id of the session that is continued; its files are in the home folder then.
+    pub resume: Option<&'a str>,
 }
 
 /// A file that the agent finds in its home folder when it starts. Never a credential.
@@ -149,6 +155,25 @@ pub trait Engine: Send + Sync {
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError>;
     /// A reader of one session's output; `None` where the output is text for people, and the exit code the verdict.
     fn reader(&self) -> Option<Box<dyn SessionReader>>;
+    /// A reader of the output of an attended session, where that is another one.
+    fn attended_reader(&self) -> Option<Box<dyn SessionReader>> {
+        self.reader()
+    }
+    /// A conversation for a request; `None` where this agent can't be spoken with: nobody is asked, nothing can be told.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the request makes none.
+    fn conversation(
+        &self,
+        request: &EngineRequest<'_>,
+    ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
+        let _ = request;
+        Ok(None)
+    }
+    /// Folders of the agent's home, relative to it, that hold its sessions; empty where it can't continue one.
+    fn session_folders(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// All engines. Adding one is a file and a line here.

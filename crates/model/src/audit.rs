@@ -90,6 +90,16 @@ actions! {
     PricesSet = "prices.set";
     /// A rule about which models may be asked, or a route of models, was set or removed.
     ModelsSet = "models.set";
+    /// A person was asked about an action.
+    ApprovalAsked = "approval.asked";
+    /// A question was answered, ran out of time or was taken back.
+    ApprovalAnswered = "approval.answered";
+    /// A yes was used: the agent was told.
+    ApprovalUsed = "approval.used";
+    /// A person told a run something, paused it or let it go on; or what became of that.
+    RunSteered = "run.steered";
+    /// The policy of an org or a project was set or removed.
+    PolicySet = "policy.set";
     /// What a run spent in all, at its end.
     RunCharged = "run.charged";
     /// The text of a record was erased.

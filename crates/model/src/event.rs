@@ -25,6 +25,10 @@ pub enum EventKind {
     Agent,
     /// A step of the verification: a command that began, a piece of its output, its end.
     Verify,
+    /// A question to a person, or what became of it: the body is an [`Approval`](crate::Approval).
+    Approval,
+    /// What a person told the run: the body is a [`Steer`](crate::Steer) with its state.
+    Steer,
 }
 
 impl EventKind {
@@ -41,6 +45,8 @@ impl EventKind {
             Self::Notice => "notice",
             Self::Agent => "agent",
             Self::Verify => "verify",
+            Self::Approval => "approval",
+            Self::Steer => "steer",
         }
     }
 
@@ -57,6 +63,8 @@ impl EventKind {
             Self::Notice,
             Self::Agent,
             Self::Verify,
+            Self::Approval,
+            Self::Steer,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == word)

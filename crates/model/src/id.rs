@@ -164,6 +164,16 @@ id!(
     /// Any other row: a secret, a refusal, a signing key.
     RowId, "row id"
 );
+id!(
+    /// The id of a question to a person.
+    ApprovalId,
+    "an approval id"
+);
+id!(
+    /// The id of a piece of steering.
+    SteerId,
+    "a steering id"
+);
 
 #[cfg(test)]
 mod tests {

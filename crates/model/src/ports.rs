@@ -3,11 +3,15 @@
 //! A worker holds no database handle. On one machine the binary implements this over the store; across machines it is
 //! a client of the server. Every write is fenced by the worker's lease.
 
+use crate::action::ActionDigest;
+use crate::approval::{Approval, ApprovalRequest};
 use crate::audit::AuditDraft;
 use crate::charge::{ChargeAnswer, ChargeRequest, ChargeSettlement};
 use crate::event::EventDraft;
+use crate::id::{ApprovalId, SteerId};
 use crate::refusal::Refusal;
 use crate::run::RunUpdate;
+use crate::steer::{Steer, SteerState};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -40,6 +44,15 @@ pub struct Heartbeat {
     pub warrant: Option<String>,
 }
 
+/// What a person decided and said since the worker asked last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunNews {
+    /// Where the questions stand that the worker asked about.
+    pub approvals: Vec<Approval>,
+    /// Steering that waits, in the order in which it was said.
+    pub steering: Vec<Steer>,
+}
+
 /// What runner and broker may do to the control plane, for the one task whose lease they hold.
 pub trait ControlPlane: Send + Sync {
     /// Renews the lease and brings news.
@@ -70,5 +83,42 @@ pub trait ControlPlane: Send + Sync {
     fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         let text = format!("there is no reservation {} here", settlement.call);
         Box::pin(async move { Err(ControlPlaneError::Rejected(text)) })
+    }
+    /// Asks a person. Durable and audited when it returns; asking again with the same id changes nothing and says where the
+    /// question stands. What an earlier answer covers comes back as allowed at once. Where nobody can be asked, the answer
+    /// is an error, and an error means no.
+    fn approval_ask(&self, request: ApprovalRequest) -> BoxFuture<'_, Result<Approval, ControlPlaneError>> {
+        let text = format!("nobody can be asked about {} here", request.action.tool);
+        Box::pin(async move { Err(ControlPlaneError::Rejected(text)) })
+    }
+    /// Uses a yes: `true` exactly once, when the question is allowed, not expired, and about this very action. Audited.
+    fn approval_use(
+        &self,
+        id: ApprovalId,
+        digest: ActionDigest,
+    ) -> BoxFuture<'_, Result<bool, ControlPlaneError>> {
+        let text = format!("there is no approval {id} for {digest} here");
+        Box::pin(async move { Err(ControlPlaneError::Rejected(text)) })
+    }
+    /// Takes a question back, since the agent no longer waits for its answer.
+    fn approval_withdraw(&self, id: ApprovalId) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        let _ = id;
+        Box::pin(async { Ok(()) })
+    }
+    /// Where these questions stand (one whose time is over comes back as expired), and what a person said to the run.
+    /// Cheap: it is asked several times a second.
+    fn news(&self, open: Vec<ApprovalId>) -> BoxFuture<'_, Result<RunNews, ControlPlaneError>> {
+        let _ = open;
+        Box::pin(async { Ok(RunNews::default()) })
+    }
+    /// What became of a piece of steering. Audited.
+    fn steer_taken(
+        &self,
+        id: SteerId,
+        state: SteerState,
+        note: Option<String>,
+    ) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        let _ = (id, state, note);
+        Box::pin(async { Ok(()) })
     }
 }

@@ -111,6 +111,14 @@ rules! {
     RequestAmbiguous = "request-ambiguous", "send plain HTTP/1.1 with one length and one host";
     /// A bound of the broker was reached.
     LimitReached = "limit-reached", "do less at once; docs list every limit";
+    /// A policy denies the action.
+    PolicyDenied = "policy-denied", "see which rule denies it: tipstaff policy check";
+    /// A person said no to the action.
+    ApprovalDenied = "approval-denied", "talk to whoever said no; tipstaff approvals list --all";
+    /// Nobody answered the question about the action in time.
+    ApprovalExpired = "approval-expired", "answer in time: tipstaff approvals list; or let a policy decide";
+    /// An agent asked us to do something for it outside of its sandbox.
+    OutsideSandbox = "outside-sandbox", "nothing is done for an agent outside of its sandbox; it has tools of its own inside";
     /// The action could not be written to the audit log.
     AuditUnavailable = "audit-unavailable", "no audit, no action: mend the store and try again";
 }

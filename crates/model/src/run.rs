@@ -2,6 +2,7 @@
 
 use crate::agent::{AgentRole, EngineKind};
 use crate::id::{RunId, TaskId};
+use crate::policy::Policy;
 use crate::refusal::Refusal;
 use crate::repository::{CommitId, RefName, RepositoryName};
 use crate::state::{ExitReason, RunState};
@@ -59,6 +60,39 @@ pub struct TaskSpec {
     pub submodules: bool,
     /// Whether LFS content is fetched.
     pub lfs: bool,
+    /// Whether the agent is spoken with while it works: it can be asked about, told something and interrupted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub attended: bool,
+    /// The run's own policy, from its options.
+    #[serde(default, skip_serializing_if = "Policy::is_empty")]
+    pub policy: Policy,
+    /// How long a person has to answer a question, in milliseconds; absent: [`ASK_TIMEOUT_MS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask_timeout_ms: Option<u64>,
+    /// The run whose session is continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<Resumed>,
+    /// The run under whose warrant this one works: its own is a narrowing of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<RunId>,
+}
+
+/// How long a person has to answer a question where nothing else is said, in milliseconds.
+pub const ASK_TIMEOUT_MS: u64 = 5 * 60 * 1000;
+
+/// An agent's session that is continued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resumed {
+    /// The run that began it, or continued it last.
+    pub run: RunId,
+    /// The agent's own id for it.
+    pub session: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl TaskSpec {

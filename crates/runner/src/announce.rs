@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AgentEvent, AuditDraft, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, ControlPlane,
-    ControlPlaneError, EventDraft, Heartbeat, MicroUsd, Refusal, RunState,
+    ActionDigest, AgentEvent, Approval, ApprovalId, ApprovalRequest, AuditDraft, BoxFuture, ChargeAnswer,
+    ChargeRequest, ChargeSettlement, ControlPlane, ControlPlaneError, EventDraft, Heartbeat, MicroUsd,
+    Refusal, RunNews, RunState, Steer, SteerId, SteerState,
 };
 use tipstaff_seal::redact::Redactor;
 
@@ -47,6 +48,17 @@ pub enum Notice {
     },
     /// A remark of ours.
     Remark(String),
+    /// A person is asked, or what became of a question.
+    Approval(Box<Approval>),
+    /// What a person told the run, and what became of it.
+    Steer {
+        /// What.
+        steer: Steer,
+        /// What became of it.
+        state: SteerState,
+        /// Why it can't be done.
+        note: Option<String>,
+    },
 }
 
 /// Whoever watches.
@@ -129,5 +141,34 @@ impl ControlPlane for Announcing {
             }
             Ok(())
         })
+    }
+
+    fn approval_ask(&self, request: ApprovalRequest) -> BoxFuture<'_, Result<Approval, ControlPlaneError>> {
+        self.inner.approval_ask(request)
+    }
+
+    fn approval_use(
+        &self,
+        id: ApprovalId,
+        digest: ActionDigest,
+    ) -> BoxFuture<'_, Result<bool, ControlPlaneError>> {
+        self.inner.approval_use(id, digest)
+    }
+
+    fn approval_withdraw(&self, id: ApprovalId) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        self.inner.approval_withdraw(id)
+    }
+
+    fn news(&self, open: Vec<ApprovalId>) -> BoxFuture<'_, Result<RunNews, ControlPlaneError>> {
+        self.inner.news(open)
+    }
+
+    fn steer_taken(
+        &self,
+        id: SteerId,
+        state: SteerState,
+        note: Option<String>,
+    ) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        self.inner.steer_taken(id, state, note)
     }
 }

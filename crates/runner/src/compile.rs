@@ -49,6 +49,8 @@ pub fn engine_request(task: &TaskSpec, kind: WarrantKind) -> EngineRequest<'_> {
         broker: BROKER_URL,
         home: tipstaff_sandbox::INSIDE_HOME,
         may_write: kind.may_write(),
+        attended: task.attended,
+        resume: task.resumes.as_ref().map(|resumed| resumed.session.as_str()),
     }
 }
 

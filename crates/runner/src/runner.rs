@@ -13,7 +13,8 @@ use tipstaff_broker::{
     Mirror, Mirrors, Quarantine, RunAuthority, ServedRepository, UpstreamTrust,
 };
 use tipstaff_model::{
-    Clock, ControlPlane, Entropy, ExitReason, LiveWarrant, OrgId, RunId, RunState, TaskSpec, Warrant,
+    Clock, ControlPlane, Entropy, ExitReason, LiveWarrant, OrgId, Policies, RunId, RunState, TaskSpec,
+    Warrant,
 };
 use tipstaff_sandbox::{Running, Sandbox, SandboxSpec, ToolchainGrant};
 use tipstaff_seal::redact::Redactor;
@@ -73,6 +74,8 @@ pub struct Job {
     pub inspection: Option<JobInspection>,
     /// Takes secrets out of everything that the run says; knows the live ones.
     pub redactor: Redactor,
+    /// The policies of the org, the project, the agent and the run; the repository's own is read at the base commit.
+    pub policies: Policies,
 }
 
 /// What a run needs to have hosts inspected.

@@ -93,6 +93,11 @@ fn spec() -> TaskSpec {
         secrets: Vec::new(),
         submodules: false,
         lfs: false,
+        attended: false,
+        policy: Default::default(),
+        ask_timeout_ms: None,
+        resumes: None,
+        under: None,
     }
 }
 

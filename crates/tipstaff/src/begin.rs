@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tipstaff_broker::{Mirror, PlainHttp, Source};
 use tipstaff_model::warrant::{HostChoice, HostPattern, IssueRequest, ModelGrant, RepositoryGrant};
 use tipstaff_model::{
-    AuditAction, AuditDraft, MicroUsd, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
+    AuditAction, AuditDraft, MicroUsd, Policies, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
 };
 use tipstaff_runner::{Cancel, Job, PushRules, RunLock};
 use tipstaff_seal::SignedWarrant;
@@ -235,6 +235,7 @@ pub(crate) async fn begin(
             gateway,
             inspection,
             redactor,
+            policies: Policies::default(),
         },
         control: Arc::new(control),
     })

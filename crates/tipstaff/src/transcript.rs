@@ -3,7 +3,9 @@
 use crate::output::Tone;
 use crate::watch::plain;
 use serde_json::Value;
-use tipstaff_model::{AgentEvent, EventKind, FileChangeKind};
+use tipstaff_model::{
+    AgentEvent, Approval, ApprovalState, EventKind, FileChangeKind, Steer, SteerKind, SteerState,
+};
 use tipstaff_store::Event;
 
 /// Characters of a tool's answer that are shown.
@@ -102,6 +104,38 @@ pub(crate) fn of_verification(step: u64, command: &str, code: Option<i64>) -> Pi
     }
 }
 
+/// What a question to a person, or its answer, looks like.
+pub(crate) fn of_approval(approval: &Approval) -> Piece {
+    let request = &approval.request;
+    let what = format!("{}: {}", request.action.tool, short(&request.action.title, TITLE));
+    let id = request.id.short();
+    let by = approval.answered_by.as_deref().unwrap_or("nobody");
+    let (tone, text) = match approval.state {
+        ApprovalState::Pending => (
+            Tone::Warn,
+            format!("approval {id} wanted ({} risk): {what}; tipstaff approvals allow {id}", request.risk),
+        ),
+        ApprovalState::Allowed | ApprovalState::Used => {
+            (Tone::Good, format!("approval {id} allowed by {by}: {what}"))
+        }
+        ApprovalState::Denied => (Tone::Bad, format!("approval {id} denied by {by}: {what}")),
+        ApprovalState::Expired => (Tone::Bad, format!("approval {id} expired, which means no: {what}")),
+        ApprovalState::Withdrawn => (Tone::Dim, format!("approval {id} is not needed any more: {what}")),
+    };
+    Piece::Line(tone, plain(&text))
+}
+
+/// What a person told the run looks like.
+pub(crate) fn of_steer(steer: &Steer, state: &str, note: &str) -> Piece {
+    let what = match &steer.kind {
+        SteerKind::Message { text } => format!("told: {}", short(text, TITLE)),
+        other => other.as_str().to_owned(),
+    };
+    let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+    let tone = if state == SteerState::Refused.as_str() { Tone::Bad } else { Tone::Bold };
+    Piece::Line(tone, plain(&format!("{what} ({state}{note})")))
+}
+
 /// What a stored event looks like.
 pub(crate) fn of_event(event: &Event) -> Piece {
     let body = &event.body;
@@ -140,6 +174,10 @@ pub(crate) fn of_event(event: &Event) -> Piece {
                 ),
             }),
         ),
+        EventKind::Approval => serde_json::from_value::<Approval>(body.clone())
+            .map_or(Piece::Nothing, |asked| of_approval(&asked)),
+        EventKind::Steer => serde_json::from_value::<Steer>(body.clone())
+            .map_or(Piece::Nothing, |steer| of_steer(&steer, field(body, "state"), field(body, "note"))),
         EventKind::Notice => Piece::Line(Tone::Dim, plain(field(body, "text"))),
         EventKind::Push => {
             let detail = body.get("detail").unwrap_or(body);

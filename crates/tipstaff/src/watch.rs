@@ -1,7 +1,7 @@
 //! Watching a run from a terminal or a log.
 
 use crate::output::{Output, Tone};
-use crate::transcript::{Piece, of_agent, of_verification};
+use crate::transcript::{Piece, of_agent, of_approval, of_steer, of_verification};
 use std::sync::Mutex;
 use tipstaff_model::{MicroUsd, RunState};
 use tipstaff_runner::{Notice, Observer, Stream};
@@ -97,6 +97,10 @@ impl Observer for Live {
                 refusal.next_step()
             )),
             Notice::Remark(text) => self.say(&text),
+            Notice::Approval(approval) => self.piece(of_approval(&approval)),
+            Notice::Steer { steer, state, note } => {
+                self.piece(of_steer(&steer, state.as_str(), note.as_deref().unwrap_or_default()));
+            }
         }
     }
 }

@@ -13,6 +13,8 @@ fn request(prompt: &str) -> EngineRequest<'_> {
         broker: "http://127.0.0.1:8080",
         home: "/home/agent",
         may_write: true,
+        attended: false,
+        resume: None,
     }
 }
 

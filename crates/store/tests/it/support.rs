@@ -225,6 +225,11 @@ pub(crate) fn spec() -> TaskSpec {
         secrets: Vec::new(),
         submodules: false,
         lfs: false,
+        attended: false,
+        policy: Default::default(),
+        ask_timeout_ms: None,
+        resumes: None,
+        under: None,
     }
 }
 

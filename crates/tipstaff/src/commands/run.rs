@@ -182,6 +182,11 @@ fn task(
         secrets: arguments.ways.secret.clone(),
         submodules: false,
         lfs: false,
+        attended: false,
+        policy: Default::default(),
+        ask_timeout_ms: None,
+        resumes: None,
+        under: None,
     })
 }
 
@@ -237,6 +242,8 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
         broker: tipstaff_runner::BROKER_URL,
         home: tipstaff_sandbox::INSIDE_HOME,
         may_write: role.template().kind.may_write(),
+        attended: false,
+        resume: None,
     };
     engine(engine_kind)
         .invocation(&request)

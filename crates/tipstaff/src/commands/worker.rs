@@ -4,6 +4,7 @@ use crate::begin::{begin, source_from};
 use crate::cli::WorkerArgs;
 use crate::context::Context;
 use crate::models::keys::Asker;
+use crate::transcript::{Piece, of_approval, of_steer};
 use crate::watch::plain;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,6 +34,16 @@ impl Observer for Quiet {
             Notice::State(state) => state.to_string(),
             Notice::Refused(refusal) => format!("refused {} ({})", refusal.wanted, refusal.rule),
             Notice::Remark(text) => text,
+            Notice::Approval(approval) => match of_approval(&approval) {
+                Piece::Line(_, text) => text,
+                _ => return,
+            },
+            Notice::Steer { steer, state, note } => {
+                match of_steer(&steer, state.as_str(), note.as_deref().unwrap_or_default()) {
+                    Piece::Line(_, text) => text,
+                    _ => return,
+                }
+            }
         };
         self.context.output.note(&format!("run {}: {}", self.run, plain(&text)));
     }

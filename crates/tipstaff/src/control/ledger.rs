@@ -601,6 +601,11 @@ mod tests {
             secrets: Vec::new(),
             submodules: false,
             lfs: false,
+            attended: false,
+            policy: Default::default(),
+            ask_timeout_ms: None,
+            resumes: None,
+            under: None,
         };
         let draft = TaskDraft {
             repository: None,
