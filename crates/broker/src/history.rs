@@ -33,32 +33,37 @@ pub(crate) async fn provide(mirror: &Mirror, commit: &CommitId, objects: &Path) 
         fs::create_dir_all(&folder).map_err(BrokerError::state(folder, "created"))?;
     }
     let held = mirror.hold().await?;
-    let from = if mirror.holds_only(commit).await? {
-        mirror.objects().join("pack")
-    } else {
-        packed(mirror, commit).await?
-    };
-    let linked = link_packs(&from, &objects.join("pack"));
+    let from =
+        if mirror.holds_only(commit).await? { mirror.objects() } else { packed(mirror, commit).await? };
+    let linked = link_packs(&from.join("pack"), &objects.join("pack"));
     drop(held);
     linked.map_err(BrokerError::state(objects, "written"))
 }
 
-/// The folder with the pack of exactly this history, made when there is none.
+/// Where the pack of exactly this history lies, once it was made: an `objects` folder of its own.
+pub(crate) fn packed_folder(mirror: &Mirror, commit: &CommitId) -> PathBuf {
+    mirror.path().join("histories").join(commit.as_str())
+}
+
+/// [`packed_folder`], made when there is none.
 async fn packed(mirror: &Mirror, commit: &CommitId) -> Result<PathBuf, BrokerError> {
     let folder = mirror.path().join("histories");
-    let path = folder.join(commit.as_str());
-    if path.is_dir() {
+    let path = packed_folder(mirror, commit);
+    if path.join("pack").is_dir() {
         return Ok(path);
     }
+    // An earlier version kept the pack one folder higher.
+    remove_dir(&path)?;
     let making =
         folder.join(format!(".{commit}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-    fs::create_dir_all(&making).map_err(BrokerError::state(&making, "created"))?;
+    let pack = making.join("pack");
+    fs::create_dir_all(&pack).map_err(BrokerError::state(&pack, "created"))?;
     let made = mirror
         .git()
         .command("pack-objects")
         .git_dir(mirror.path())
         .args(["--quiet", "--revs", "--delta-base-offset"])
-        .arg(making.join("pack"))
+        .arg(pack.join("pack"))
         .timeout(PACK_TIME)
         .run_with_input(format!("{commit}\n").into_bytes())
         .await;
@@ -110,13 +115,21 @@ fn link_packs(from: &Path, to: &Path) -> io::Result<()> {
         .collect();
     // A pack counts from the moment its index is there.
     files.sort_by_key(|path| path.extension().is_some_and(|extension| extension == "idx"));
+    link_files(files, to)
+}
+
+/// Hard links (or copies) of files of ours, in this order. What is there already stays.
+pub(crate) fn link_files(files: impl IntoIterator<Item = PathBuf>, to: &Path) -> io::Result<()> {
     for file in files {
         let target = to.join(file.file_name().unwrap_or_default());
         match fs::hard_link(&file, &target) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) if cannot_link(&error) => {
-                fs::copy(&file, &target)?;
+                // Never seen half.
+                let making = target.with_extension("copying");
+                fs::copy(&file, &making)?;
+                fs::rename(&making, &target)?;
             }
             Err(error) => return Err(error),
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attest;
+mod bitmap;
 mod broker;
 pub mod checkout;
 mod egress;

@@ -19,7 +19,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tipstaff_broker::{Pinned, Quarantine, ServedRepository};
+use tipstaff_broker::{Mirror, Pinned, Quarantine, ServedRepository};
 use tipstaff_engine::{Verdict, engine};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
@@ -28,6 +28,7 @@ use tipstaff_model::{
 };
 use tipstaff_sandbox::{RunIdentity, SandboxError, environment_check};
 use tipstaff_seal::redact::Redactor;
+use tokio::task::JoinSet;
 
 /// Warm checkouts that are kept, all repositories together.
 const WARM_CHECKOUTS: usize = 8;
@@ -163,6 +164,7 @@ impl Runner {
         let result = self.config.layout.result(run);
         let quarantine =
             Quarantine::create(Arc::clone(&self.config.git), &result, &job.mirror, &pinned).await?;
+        let _quickening = quicken(&quarantine, &job.mirror);
         let inspection = match &job.inspection {
             Some(inspection) => inspection.for_run(&warrant)?,
             None => None,
@@ -359,6 +361,16 @@ impl Runner {
             .await?;
         Ok(())
     }
+}
+
+/// Lets the run's clones become quick while it works; ends with the value. What fails here costs speed and nothing else.
+fn quicken(quarantine: &Quarantine, mirror: &Mirror) -> JoinSet<()> {
+    let (quarantine, mirror) = (quarantine.clone(), mirror.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let _ = quarantine.quicken(&mirror).await;
+    });
+    tasks
 }
 
 /// The first line of the commit that collects what the run left.

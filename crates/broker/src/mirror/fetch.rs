@@ -1,6 +1,7 @@
 //! Asking a source what it has, and fetching what is missing.
 
 use super::{Mirror, clip};
+use crate::bitmap;
 use crate::error::BrokerError;
 use crate::source::Source;
 use std::os::unix::ffi::OsStrExt;
@@ -181,7 +182,10 @@ impl Mirror {
         let Ok(entries) = std::fs::read_dir(self.objects().join("pack")) else { return 0 };
         let mut largest = 0;
         for entry in entries.flatten() {
-            if entry.file_name().as_bytes().starts_with(b"tmp_") {
+            let name = entry.file_name();
+            // A bitmap is written without this lock.
+            let bitmap = bitmap::is_unfinished(&name.to_string_lossy());
+            if name.as_bytes().starts_with(b"tmp_") && !bitmap {
                 largest = largest.max(entry.metadata().map_or(0, |meta| meta.len()));
                 let _ = std::fs::remove_file(entry.path());
             }

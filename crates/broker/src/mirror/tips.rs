@@ -9,6 +9,7 @@ use crate::error::BrokerError;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use tipstaff_model::CommitId;
 
@@ -99,7 +100,9 @@ impl Mirror {
     fn packs(&self) -> Result<BTreeSet<OsString>, BrokerError> {
         let folder = self.objects().join("pack");
         let entries = fs::read_dir(&folder).map_err(BrokerError::state(folder, "read"))?;
-        Ok(entries.flatten().map(|entry| entry.file_name()).collect())
+        // A bitmap may come beside them at any moment.
+        let pack = |name: &OsString| name.as_bytes().starts_with(b"pack-");
+        Ok(entries.flatten().map(|entry| entry.file_name()).filter(pack).collect())
     }
 
     fn marker(&self) -> PathBuf {

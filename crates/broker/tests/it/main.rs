@@ -24,6 +24,7 @@ mod poisoned;
 mod push_bombs;
 mod push_rules;
 mod pushing;
+mod quick;
 mod reading;
 mod requests;
 mod smuggling;

@@ -27,6 +27,7 @@ mod gateway;
 mod hostile;
 #[cfg(test)]
 mod inspect;
+mod inspect_tools;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]

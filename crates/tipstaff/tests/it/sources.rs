@@ -103,4 +103,21 @@ fn a_large_repository_is_run_on_from_a_path_and_from_a_url() {
     let again =
         world.tipstaff(&["run", "--json", "--repo", &url, "--", "sh", "-c", "rm -r src/d2"]).expect(0).json();
     assert_eq!(again["files_changed"], 50);
+
+    // While a run goes on, what clones are counted with comes to its repository, and to the next run at once.
+    let mut long = world.start(&["run", "--repo", &url, "--", "sleep", "120"]);
+    let counted = || -> Vec<_> {
+        let results = std::fs::read_dir(world.home().join("results")).unwrap().flatten();
+        results.filter(|run| run.path().join("objects/pack/multi-pack-index").is_file()).collect()
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(100);
+    while counted().is_empty() && std::time::Instant::now() < deadline {
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    let _may_have_ended = long.kill();
+    long.wait().unwrap();
+    assert!(!counted().is_empty(), "no bitmap came");
+    let clone = "git clone -q --bare $(git remote get-url origin) /tmp/again && cd /tmp/again && git fsck --connectivity-only && git rev-list --count HEAD";
+    let cloned = world.tipstaff(&["run", "--json", "--repo", &url, "--", "sh", "-c", clone]).expect(0);
+    assert!(cloned.stderr.contains("20000"), "{cloned:#?}");
 }
