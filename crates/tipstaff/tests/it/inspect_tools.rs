@@ -158,7 +158,8 @@ END
 
 /// Runs a packer in a folder.
 fn pack(scene: &Scene, folder: &Path, argv: &[&str]) {
-    let mut command: Command = scene.world.command(argv[0]);
-    command.current_dir(folder).args(&argv[1..]);
+    let (program, arguments) = argv.split_first().unwrap();
+    let mut command: Command = scene.world.command(program);
+    command.current_dir(folder).args(arguments);
     crate::world::run(command).expect(0);
 }

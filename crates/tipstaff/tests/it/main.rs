@@ -27,6 +27,7 @@ mod gateway;
 mod hostile;
 #[cfg(test)]
 mod inspect;
+#[cfg(test)]
 mod inspect_tools;
 #[cfg(test)]
 mod keys;
