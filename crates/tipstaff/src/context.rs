@@ -258,6 +258,21 @@ impl Context {
         for leftover in leftovers(&self.layout)? {
             let run = leftover.run;
             self.mark_interrupted(run, |owner| owner == leftover.owner).await?;
+            match crate::landed::correct(self, run).await {
+                Ok(false) => {}
+                Ok(true) => self.output.warn(&format!(
+                    "run {}: its last push was on record and had not landed when its process died; the log says so now",
+                    run.short()
+                )),
+                // What is left stays, and so is asked about again.
+                Err(error) => {
+                    self.output.warn(&format!(
+                        "run {}: whether its last push landed is not known: {error:#}; it is looked at again with the next command",
+                        run.short()
+                    ));
+                    continue;
+                }
+            }
             let layout = self.layout.clone();
             let removed = tokio::task::spawn_blocking(move || remove_leftover(&layout, leftover)).await?;
             if let Err(error) = removed {

@@ -163,8 +163,14 @@ impl ControlPlane for LocalControlPlane {
                 self.begin().await?
             };
             if draft.action == AuditAction::PushAccepted {
-                let body = serde_json::json!({ "detail": draft.detail });
-                let event = EventDraft { kind: EventKind::Push, at: self.clock.wall_ms(), body };
+                let (kind, body) = match draft.outcome {
+                    AuditOutcome::Ok => (EventKind::Push, serde_json::json!({ "detail": draft.detail })),
+                    AuditOutcome::Refused | AuditOutcome::Failed => {
+                        let text = "the push that was accepted did not land: its ref could not be moved";
+                        (EventKind::Notice, serde_json::json!({ "text": text }))
+                    }
+                };
+                let event = EventDraft { kind, at: self.clock.wall_ms(), body };
                 tx.event_add(&self.lease, &[event]).await.map_err(told)?;
             }
             tx.audit_note(draft);

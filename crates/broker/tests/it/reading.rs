@@ -1,9 +1,9 @@
 //! Reading through the broker: what a run is shown, and what it can't ask for.
 
-use crate::support::{NAME, Options, World, git, open_git};
+use crate::support::{NAME, Options, World, git, open_git, write};
 use std::sync::Arc;
 use tipstaff_broker::parse::pkt_line;
-use tipstaff_broker::{Bounds, Quarantine};
+use tipstaff_broker::{Bounds, MirrorLimits, Mirrors, Quarantine};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_has_the_base_and_no_other_ref() {
@@ -77,6 +77,37 @@ async fn objects_that_no_granted_ref_leads_to_are_refused_in_every_protocol() {
     let report = world.stop().await;
     assert!(report.refusals_total() >= 6);
     assert_eq!(world.control.refusals.lock().unwrap().len(), report.refusals.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_orgs_mirror_of_the_same_source_is_out_of_reach() {
+    let mut world = World::new().await;
+    // The folder of mirrors is the tenant: the other org mirrors the very same source, a commit further on.
+    write(&world.source.join("later.txt"), "what the other org was shown\n");
+    git(&world.source, &["add", "."]).await.succeeded();
+    git(&world.source, &["commit", "-qm", "Later"]).await.succeeded();
+    let others =
+        Mirrors::new(Arc::clone(&world.git), world.path("mirrors-of-another"), MirrorLimits::default())
+            .unwrap();
+    let other = others.open(world.mirror.source()).await.unwrap();
+    let later = other.pin(None).await.unwrap().commit;
+    assert_eq!(other.path().file_name(), world.mirror.path().file_name(), "one name, two folders");
+    let blob = git(&world.source, &["rev-parse", "HEAD:later.txt"]).await.succeeded();
+    for id in [later.as_str(), blob.trim()] {
+        assert!(git(other.path(), &["cat-file", "-e", id]).await.ok, "the other org has it");
+        assert!(!git(world.mirror.path(), &["cat-file", "-e", id]).await.ok);
+        assert!(!git(world.quarantine.path(), &["cat-file", "-e", id]).await.ok);
+        for two in [false, true] {
+            let answer = world.raw(want(id, two)).await;
+            assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("PACK"), "{answer}");
+        }
+    }
+    // What one org has does not make another's fetch cheaper, or tell that it is there.
+    let packs = || std::fs::read_dir(world.mirror.objects().join("pack")).unwrap().count();
+    let before = packs();
+    world.mirror.pin(Some(later.as_str())).await.unwrap();
+    assert!(packs() > before, "it was fetched, not taken over");
+    world.stop().await;
 }
 
 fn want(id: &str, protocol_two: bool) -> Vec<u8> {

@@ -121,3 +121,66 @@ fn a_large_repository_is_run_on_from_a_path_and_from_a_url() {
     let cloned = world.tipstaff(&["run", "--json", "--repo", &url, "--", "sh", "-c", clone]).expect(0);
     assert!(cloned.stderr.contains("20000"), "{cloned:#?}");
 }
+
+#[test]
+fn another_orgs_repository_of_the_same_name_has_no_object_here() {
+    let world = World::new();
+    let theirs = world.repository("demo");
+    world.write(&theirs.join("plans.txt"), "what the first org plans\n");
+    world.commit(&theirs, "Plans of the first org");
+    world.git(&theirs, &["branch", "side"]);
+    world.run_script(&theirs, "echo more >> plans.txt").expect(0);
+    let id = |revision: &str| world.git(&theirs, &["rev-parse", revision]).trim().to_owned();
+    let ids = [id("HEAD"), id("HEAD^{tree}"), id("HEAD:plans.txt")];
+    // Another org on the same machine: its own database, the same state folder, the same path and name.
+    for entry in std::fs::read_dir(world.home()).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("tipstaff.db") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    std::fs::rename(&theirs, world.path().join("of-the-first-org")).unwrap();
+    let ours = world.repository("demo");
+    world.write(&ours.join("ours.txt"), "of the second org\n");
+    world.commit(&ours, "Of the second org");
+    let [commit, tree, blob] = &ids;
+    let script = format!(
+        r#"
+URL=$(git remote get-url origin)
+for id in {commit} {tree} {blob}; do
+  git cat-file -e $id 2>/dev/null && echo "found=$id" >&2
+  for version in 0 2; do
+    rm -rf /tmp/asker && git init -q /tmp/asker
+    git -C /tmp/asker -c protocol.version=$version fetch -q "$URL" $id 2>/tmp/said && echo "fetched=$id" >&2
+    git -C /tmp/asker cat-file -e $id 2>/dev/null && echo "found=$id" >&2
+  done
+  printf '0032want %s\n00000009done\n' $id >/tmp/want
+  curl -sS -m 20 -o /tmp/pack -w 'status=%{{http_code}}\n' -H 'Content-Type: application/x-git-upload-pack-request' --data-binary @/tmp/want "$URL/git-upload-pack" >&2
+  grep -a PACK /tmp/pack >&2 && echo "sent=$id" >&2
+done
+git clone -q "$URL" /tmp/mine && test -f /tmp/mine/ours.txt && echo mine=fine >&2
+# Built by oneself out of known ids, it does not lead to what is not there either.
+COMMIT=$(git commit-tree {tree} -p HEAD -m Guess 2>/dev/null) || echo guess=refused >&2
+ls / /tipstaff 2>/dev/null | grep -i mirror >&2
+true
+"#
+    );
+    let ended = world.run_script(&ours, &script).expect(0);
+    for bad in ["found=", "fetched=", "sent=", "status=200"] {
+        assert!(!ended.stderr.contains(bad), "{bad}: {ended:#?}");
+    }
+    assert_eq!(ended.stderr.matches("status=403").count(), 3, "{ended:#?}");
+    assert!(ended.stderr.contains("mine=fine") && ended.stderr.contains("guess=refused"), "{ended:#?}");
+    // Both mirrors are there, side by side, and what one has the other has not.
+    let mirrors: Vec<std::path::PathBuf> = std::fs::read_dir(world.home().join("mirrors"))
+        .unwrap()
+        .flatten()
+        .flat_map(|org| std::fs::read_dir(org.path()).unwrap().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "git"))
+        .collect();
+    assert_eq!(mirrors.len(), 2, "{mirrors:?}");
+    let all = |mirror: &std::path::Path| {
+        world.git(mirror, &["cat-file", "--batch-all-objects", "--batch-check=%(objectname)"])
+    };
+    assert_eq!(mirrors.iter().filter(|mirror| all(mirror).contains(commit.as_str())).count(), 1);
+}
