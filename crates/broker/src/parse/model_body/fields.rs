@@ -40,9 +40,8 @@ impl<'a> Fields<'a> {
         let fields: Self = serde_json::from_str(text).map_err(|_| BodyProblem::Form)?;
         let mut seen = BTreeSet::new();
         for (name, _) in &fields.0 {
-            // Some servers ignore case and underscores in names; letters beyond ASCII fold onto ASCII in some.
-            let folded: String = name.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect();
-            if !name.is_ascii() || !seen.insert(folded) {
+            // Letters beyond ASCII fold onto ASCII in some servers.
+            if !name.is_ascii() || !seen.insert(folded(name).collect::<String>()) {
                 return Err(BodyProblem::Twice(name.chars().filter(|c| !c.is_control()).take(60).collect()));
             }
         }
@@ -85,15 +84,23 @@ impl<'a> Fields<'a> {
         text
     }
 
-    /// Refuses names that mean the same as `name` to a reader that ignores case.
+    /// Refuses names that mean the same as one of `names` to some reader, and are none of them.
     pub(in crate::parse) fn exactly(&self, names: &[&str]) -> Result<(), BodyProblem> {
         for (key, _) in &self.0 {
-            if let Some(name) = names.iter().find(|name| name.eq_ignore_ascii_case(key) && **name != key) {
+            let meant = || names.iter().find(|name| folded(name).eq(folded(key)));
+            if !names.contains(&key.as_ref())
+                && let Some(name) = meant()
+            {
                 return Err(BodyProblem::Twice((*name).to_owned()));
             }
         }
         Ok(())
     }
+}
+
+/// A name as servers read it that ignore case and underscores.
+fn folded(name: &str) -> impl Iterator<Item = char> + '_ {
+    name.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase())
 }
 
 /// A count, where there is one.

@@ -152,7 +152,10 @@ impl<'a> ModelBody<'a> {
         if self.api != Api::GenerateContent {
             return Ok(None);
         }
-        self.fields.either("generationConfig", "generation_config").map(Fields::read).transpose()
+        let raw = self.fields.either("generationConfig", "generation_config");
+        let Some(config) = raw.map(Fields::read).transpose()? else { return Ok(None) };
+        config.exactly(&["maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count"])?;
+        Ok(Some(config))
     }
 
     /// How many answers are wanted.
@@ -202,6 +205,7 @@ impl<'a> ModelBody<'a> {
             return Ok(0);
         };
         let thinking = Fields::read(thinking)?;
+        thinking.exactly(&["budget_tokens"])?;
         Ok(number(thinking.get("budget_tokens"), "thinking.budget_tokens")?.unwrap_or(0))
     }
 

@@ -19,6 +19,20 @@ fn what_another_reader_may_read_differently_is_refused() {
     ] {
         assert!(matches!(of(Api::Messages, text), Err(BodyProblem::Twice(_))), "{text}");
     }
+    for text in [
+        // Found by fuzzing.
+        r#"{"generation_config":{"max_output_tokenS":99,"candkdate_count":2}}"#,
+        r#"{"generationConfig":{"MaxOutputTokens":99}}"#,
+        r#"{"generationConfig":{"maxoutputtokens":99}}"#,
+        r#"{"generationConfig":{"candidatecount":99}}"#,
+        r#"{"generationconfig":{}}"#,
+    ] {
+        let read = ModelBody::parse(Api::GenerateContent, text.as_bytes(), Some("one"));
+        assert!(matches!(read, Err(BodyProblem::Twice(_))), "{text}");
+    }
+    for text in [r#"{"model":"a","maxTokens":9}"#, r#"{"model":"a","thinking":{"budgetTokens":9}}"#] {
+        assert!(matches!(of(Api::Messages, text), Err(BodyProblem::Twice(_))), "{text}");
+    }
     for text in ["", "[]", "{", "{}{}", "{\"model\":\"a\"} x", "\"a\"", "{'model':1}", "{\"model\":\"a\",}"] {
         assert_eq!(of(Api::Messages, text).unwrap_err(), BodyProblem::Form, "{text}");
     }
