@@ -10,8 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 use tipstaff_broker::{FileAt, Mirror};
-use tipstaff_model::CommitId;
 use tipstaff_model::warrant::{PathPattern, PathRules};
+use tipstaff_model::{CommitId, Policy};
 
 /// The name of the file, at the top of the repository.
 pub const PROJECT_FILE: &str = "tipstaff.toml";
@@ -30,6 +30,8 @@ pub struct Project {
     pub verify: Verification,
     /// What a push may hold.
     pub push: PushRules,
+    /// Which actions are let through, asked about or denied; one layer among others, and it can only be stricter.
+    pub policy: Policy,
 }
 
 /// The `[push]` table: what a repository asks of every change of an agent. It narrows warrants; the one thing that it
@@ -227,6 +229,18 @@ mod tests {
         assert!(protected("db/a.sql") && protected("web/package-lock.json") && protected("tipstaff.toml"));
         assert!(template.protected.iter().all(|pattern| paths.protected.contains(pattern)));
         assert!(paths.is_fixture(b"tests/fixtures/a") && !paths.is_fixture(b"src/a"));
+    }
+
+    #[test]
+    fn a_policy_is_one_layer_of_it() {
+        let text =
+            "[policy]\ndefault = \"ask\"\n\n[[policy.rules]]\ndecision = \"deny\"\npaths = [\"infra/**\"]\n";
+        let policy = Project::parse(text).unwrap().policy;
+        assert_eq!(policy.default, Some(tipstaff_model::Decision::Ask));
+        assert_eq!(policy.rules.len(), 1);
+        assert!(Project::parse("").unwrap().policy.is_empty());
+        let wrong = Project::parse("[policy]\n\n[[policy.rules]]\ndecision = \"maybe\"\n").unwrap_err();
+        assert!(wrong.to_string().contains("line 4"), "{wrong}");
     }
 
     #[test]
