@@ -309,7 +309,13 @@ impl<'a> Scan<'a> {
         let tail = index + rest.iter().rposition(|byte| !is(*byte, RUN)).map_or(0, |last| last + 1);
         if !self.ending {
             if tail < bytes.len() {
+                let before = self.spans.len();
                 self.run(tail, bytes.len(), false);
+                // A run that stays short is not looked at: what is found by it waits until it is long enough.
+                if bytes.len() - tail < RUN_LEAST {
+                    let first = self.spans.drain(before..).map(|span| span.start).min();
+                    self.safe = self.safe.min(first.unwrap_or(self.safe));
+                }
             }
             self.tail(tail);
         }

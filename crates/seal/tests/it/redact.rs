@@ -209,6 +209,16 @@ fn tokens_are_found_in_every_disguise() {
     }
 }
 
+/// Found by fuzzing: a word behind a value of the line before was looked at while it was short, and not when more came.
+#[test]
+fn a_short_word_behind_a_value_is_judged_alike_in_any_chunks() {
+    let input = b"x\x03token=a1B2c3D4e5F.g7H8i9J0\nghp_4Kd83j%\0\0 \0";
+    let whole = whole(&Redactor::new(), input);
+    for length in 1..input.len() {
+        assert_eq!(chunked(&Redactor::new(), input, &[length]), whole, "in chunks of {length}");
+    }
+}
+
 #[test]
 fn a_token_spread_over_events_is_found_and_the_events_stay_json() {
     let said = format!("Use TOKEN={GITHUB} for it.\nThen go on.");
