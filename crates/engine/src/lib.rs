@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod action;
 mod builtin;
 mod claude_code;
 mod codex;
@@ -16,7 +17,7 @@ pub use builtin::{BUILT_IN, BuiltInAgent};
 pub use conversation::{Asked, Conversation, NotPossible, Reply, Step};
 pub use program::Program;
 
-use tipstaff_model::{AgentEvent, EngineKind};
+use tipstaff_model::{Action, AgentEvent, EngineKind};
 
 /// What an engine is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +170,11 @@ pub trait Engine: Send + Sync {
     ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
         let _ = request;
         Ok(None)
+    }
+    /// The action of a call of a tool, by the name and the arguments of [`AgentEvent::ToolCall`]: what policies judge. Its
+    /// conversation reads a question with it too, so that what is simulated over recorded sessions is what is asked.
+    fn action_of(&self, name: &str, input: &serde_json::Value) -> Action {
+        action::action_of(name, input)
     }
     /// Folders of the agent's home, relative to it, that hold its sessions; empty where it can't continue one.
     fn session_folders(&self) -> &'static [&'static str] {

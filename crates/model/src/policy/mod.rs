@@ -8,6 +8,7 @@
 //! had with any answer.
 
 pub mod shell;
+pub mod urls;
 
 use crate::action::{Action, ActionKind};
 use crate::agent::{AgentRole, ChoiceError, choice};
