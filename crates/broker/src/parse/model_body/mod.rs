@@ -95,6 +95,10 @@ impl<'a> ModelBody<'a> {
         }
         let fields = Fields::read(text)?;
         fields.exactly(DECIDING)?;
+        // What is no object has no names; it is left as it is then.
+        if let Some(Ok(options)) = fields.get("stream_options").map(Fields::read) {
+            options.exactly(&["include_usage"])?;
+        }
         refuse_kept_prompts(api, &fields)?;
         let named = match fields.get("model") {
             Some(raw) => Some(serde_json::from_str::<String>(raw).map_err(|_| BodyProblem::Field("model"))?),

@@ -68,6 +68,32 @@ fn what_another_reader_may_read_differently_is_refused() {
 }
 
 #[test]
+fn what_decides_about_money_has_one_spelling_within_other_fields_too() {
+    for (api, text) in [
+        // As found by fuzzing: lowered under its own name, it would stand twice for a lenient server.
+        (Api::GenerateContent, r#"{"generation_config":{"max_output_tokenS":99,"candndate_count":2}}"#),
+        (Api::GenerateContent, r#"{"generationConfig":{"max_outputTokens":99}}"#),
+        (Api::GenerateContent, r#"{"generationConfig":{"CandidateCount":100}}"#),
+        (Api::GenerateContent, r#"{"generationConfig":{"candidate_Count":100}}"#),
+        (Api::Messages, r#"{"model":"a","thinking":{"type":"enabled","budgetTokens":9}}"#),
+        (Api::ChatCompletions, r#"{"model":"a","stream":true,"stream_options":{"includeUsage":false}}"#),
+        (Api::ChatCompletions, r#"{"model":"a","maxTokens":9}"#),
+        (Api::ChatCompletions, r#"{"model":"a","serviceTier":"priority"}"#),
+    ] {
+        let path = (api == Api::GenerateContent).then_some("g");
+        let refused = ModelBody::parse(api, text.as_bytes(), path);
+        assert!(matches!(refused, Err(BodyProblem::Twice(_))), "{text}: {refused:?}");
+    }
+    // Both spellings of Gemini's own are its own.
+    for text in [
+        r#"{"generationConfig":{"maxOutputTokens":9,"candidateCount":1,"topK":1}}"#,
+        r#"{"generation_config":{"max_output_tokens":9,"candidate_count":1,"top_k":1}}"#,
+    ] {
+        ModelBody::parse(Api::GenerateContent, text.as_bytes(), Some("g")).unwrap();
+    }
+}
+
+#[test]
 fn kept_prompts_and_other_models_are_refused() {
     for (api, text) in [
         (Api::Responses, r#"{"model":"a","previous_response_id":"resp_1"}"#),
