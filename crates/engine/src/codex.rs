@@ -1,5 +1,14 @@
-//! The `codex` engine: OpenAI's `codex exec`, which asks the OpenAI Responses API.
+//! The `codex` engine: OpenAI's `codex exec`, or `codex app-server` where a person attends; both ask the OpenAI Responses
+//! API.
 
+mod action;
+mod conversation;
+mod server;
+
+use action::{WORKSPACE, script};
+use conversation::AppServer;
+
+use crate::conversation::Conversation;
 use crate::invoke::{Checked, PLACEHOLDER, toml_string, variables, words};
 use crate::session::{
     Dialect, JsonLines, Outcome, Session, call_title, count, cut, list, output, plain_error, text, title,
@@ -18,6 +27,11 @@ const PROGRAM: Program = Program {
     oldest: "0.100.0",
     version_args: &["--version"],
 };
+
+/// Names of its calls.
+const COMMAND: &str = "command_execution";
+const CHANGE: &str = "file_change";
+const SEARCH: &str = "web_search";
 
 const MODELS: Models = Models { provider: "openai", default: "gpt-5.5", besides: &[] };
 
@@ -40,6 +54,13 @@ impl Engine for Codex {
 
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
+        if request.attended {
+            return Ok(Invocation {
+                argv: words([PROGRAM.name, "app-server"]),
+                env: variables([("OPENAI_API_KEY", PLACEHOLDER), ("NO_COLOR", "1")]),
+                home: vec![config_file(&asked, true)],
+            });
+        }
         // Its own sandbox can't be built inside ours and would wall off nothing more.
         let argv = words([
             PROGRAM.name,
@@ -51,26 +72,61 @@ impl Engine for Codex {
             "--color=never",
             "-",
         ]);
-        let config = HomeFile { path: ".codex/config.toml".to_owned(), content: config(&asked) };
         Ok(Invocation {
             argv: asked.reading_prompt(argv),
             env: variables([("OPENAI_API_KEY", PLACEHOLDER)]),
-            home: vec![asked.prompt_file(), config],
+            home: vec![asked.prompt_file(), config_file(&asked, false)],
         })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
         Some(JsonLines::boxed(Output::default()))
     }
+
+    fn attended_reader(&self) -> Option<Box<dyn SessionReader>> {
+        Some(JsonLines::boxed(server::Output::default()))
+    }
+
+    fn conversation(
+        &self,
+        request: &EngineRequest<'_>,
+    ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
+        let asked = Checked::new(self.kind(), &MODELS, request)?;
+        Ok(Some(Box::new(AppServer::new(asked.prompt, request.resume))))
+    }
+
+    fn session_folders(&self) -> &'static [&'static str] {
+        &[".codex/sessions"]
+    }
 }
 
-fn config(asked: &Checked<'_>) -> String {
+fn config_file(asked: &Checked<'_>, attended: bool) -> HomeFile {
+    let mut content = config(asked, if attended { "on-request" } else { "never" });
+    if attended {
+        content.push_str(&attended_config());
+    }
+    HomeFile { path: ".codex/config.toml".to_owned(), content }
+}
+
+/// What makes it ask before everything; the rest is in the request that begins its session.
+fn attended_config() -> String {
+    // Goals begin turns by themselves. A terminal takes commands that nobody is asked about, once its shell runs. A
+    // folder that is trusted brings rules which say what is not asked about, hooks, and servers of tools.
+    format!(
+        "goals = false\n\
+         unified_exec_tty = false\n\
+         [projects.{WORKSPACE:?}]\n\
+         trust_level = \"untrusted\"\n"
+    )
+}
+
+fn config(asked: &Checked<'_>, approvals: &str) -> String {
     format!(
         "model = {model}\n\
          model_provider = \"tipstaff\"\n\
          developer_instructions = {instructions}\n\
          check_for_update_on_startup = false\n\
-         approval_policy = \"never\"\n\
+         approval_policy = {approvals}\n\
          sandbox_mode = \"danger-full-access\"\n\
          \n\
          [model_providers.tipstaff]\n\
@@ -91,6 +147,7 @@ fn config(asked: &Checked<'_>) -> String {
          plugins = false\n\
          apps = false\n",
         model = toml_string(asked.model),
+        approvals = toml_string(approvals),
         instructions = toml_string(&asked.instructions),
         provider = toml_string(asked.provider),
         upstream = toml_string(&asked.upstream("/v1")),
@@ -121,7 +178,10 @@ impl Dialect for Output {
             "item.updated" => (text(value, &["item", "type"])? == "command_execution").then(Vec::new),
             "item.completed" => ended(value.get("item")?, session),
             "turn.completed" => {
-                let used = AgentEvent::Usage { usage: usage(value), claimed_micro_usd: None };
+                let used = AgentEvent::Usage {
+                    usage: usage_of(value.get("usage").unwrap_or(&Value::Null), &TOKENS),
+                    claimed_micro_usd: None,
+                };
                 Some(vec![used, session.finished(Outcome::Done, Some(self.turns))])
             }
             "turn.failed" => {
@@ -136,23 +196,35 @@ impl Dialect for Output {
 
     /// A call that it can't carry out is told of in its log only: `… ERROR codex_core::tools::router: error=…`.
     fn error_line(&mut self, line: &str, session: &mut Session) -> Vec<AgentEvent> {
-        let said = line.split_once(" ERROR ").and_then(|(_, rest)| rest.split_once(": error="));
-        said.map(|(_, said)| session.error(said, false)).into_iter().collect()
+        log_error(line, session)
     }
 }
 
+/// The error that a line of its log tells of.
+fn log_error(line: &str, session: &mut Session) -> Vec<AgentEvent> {
+    let said = line.split_once(" ERROR ").and_then(|(_, rest)| rest.split_once(": error="));
+    said.map(|(_, said)| session.error(said, false)).into_iter().collect()
+}
+
+/// Its names of tokens: input, of it read from and written to a cache, output, of it reasoning.
+const TOKENS: [&str; 5] = [
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_input_tokens",
+    "output_tokens",
+    "reasoning_output_tokens",
+];
+
 /// Cached input is a part of its input, and reasoning a part of its output.
-fn usage(value: &Value) -> Usage {
-    let cache_read = count(value, &["usage", "cached_input_tokens"]);
-    let cache_write = count(value, &["usage", "cache_write_input_tokens"]);
-    let input = count(value, &["usage", "input_tokens"]);
+fn usage_of(value: &Value, [input, cache_read, cache_write, output, reasoning]: &[&str; 5]) -> Usage {
+    let (cache_read, cache_write) = (count(value, &[cache_read]), count(value, &[cache_write]));
     Usage {
-        input: input.saturating_sub(cache_read).saturating_sub(cache_write),
+        input: count(value, &[input]).saturating_sub(cache_read).saturating_sub(cache_write),
         cache_read,
         cache_write,
         cache_write_1h: 0,
-        output: count(value, &["usage", "output_tokens"]),
-        reasoning: count(value, &["usage", "reasoning_output_tokens"]),
+        output: count(value, &[output]),
+        reasoning: count(value, &[reasoning]),
     }
 }
 
@@ -161,7 +233,7 @@ fn began(item: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
     let (name, title, input) = match kind {
         "command_execution" => {
             let command = text(item, &["command"])?;
-            (kind.to_owned(), title(unwrapped(command)), json!({ "command": command }))
+            (kind.to_owned(), title(&script(command)), json!({ "command": command }))
         }
         "file_change" => {
             let paths: Vec<&str> = changes(item).map(|(path, _)| path).take(16).collect();
@@ -241,11 +313,4 @@ fn changes(item: &Value) -> impl Iterator<Item = (&str, FileChangeKind)> {
 fn answer(item: &Value) -> String {
     let blocks = list(item, &["result", "content"]).iter().filter_map(|block| text(block, &["text"]));
     blocks.collect::<Vec<_>>().join("\n")
-}
-
-/// The command without the shell that runs it: `/bin/bash -lc '…'`.
-fn unwrapped(command: &str) -> &str {
-    let inner = command.split_once(" -lc ").filter(|(shell, _)| !shell.contains(' ')).map(|(_, inner)| inner);
-    let Some(inner) = inner else { return command };
-    inner.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(inner)
 }

@@ -18,7 +18,7 @@ const NAME: usize = 200;
 
 /// A request that was looked through: what is in here may be written into configuration.
 pub(crate) struct Checked<'a> {
-    prompt: &'a str,
+    pub(crate) prompt: &'a str,
     pub(crate) model: &'a str,
     pub(crate) provider: &'a str,
     pub(crate) instructions: String,
@@ -90,9 +90,14 @@ impl<'a> Checked<'a> {
 /// What the agent is told besides the prompt: where it is, then what its profile says. It explains the walls; it is
 /// not one of them.
 fn instructions(request: &EngineRequest<'_>) -> String {
-    let mut text = String::from(
-        "You work without a person at hand: nobody answers questions. Decide, act, and say in the end what you did.\n\
-         You are inside a sandbox with a warrant. Only what it grants can be reached; a refusal says which rule \
+    let mut text = String::from(if request.attended {
+        "A person watches this session. They may be asked before you act, may refuse, and may write to you; do what they \
+         write. They don't answer questions: decide, act, and say in the end what you did.\n"
+    } else {
+        "You work without a person at hand: nobody answers questions. Decide, act, and say in the end what you did.\n"
+    });
+    text.push_str(
+        "You are inside a sandbox with a warrant. Only what it grants can be reached; a refusal says which rule \
          refused. Don't look for a way around it: say what you would have needed.\n",
     );
     if !request.may_write {

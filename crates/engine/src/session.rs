@@ -85,6 +85,11 @@ impl Session {
         Some(call)
     }
 
+    /// The calls that were not answered, in the order of their ids; they are forgotten.
+    pub(crate) fn unanswered(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.calls).into_keys().collect()
+    }
+
     /// A tool answered well.
     pub(crate) fn worked(&mut self, name: &str) {
         if self.worked.len() < 64 && !self.worked.iter().any(|known| known == name) {
