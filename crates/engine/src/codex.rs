@@ -15,7 +15,7 @@ use crate::session::{
 };
 use crate::{Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
 use serde_json::{Value, json};
-use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
+use tipstaff_model::{Action, AgentEvent, EngineKind, FileChangeKind, Usage};
 
 /// Codex.
 pub(crate) struct Codex;
@@ -93,6 +93,10 @@ impl Engine for Codex {
     ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
         Ok(Some(Box::new(AppServer::new(asked.prompt, request.resume))))
+    }
+
+    fn action_of(&self, name: &str, input: &Value) -> Action {
+        action::of_call(name, input)
     }
 
     fn session_folders(&self) -> &'static [&'static str] {

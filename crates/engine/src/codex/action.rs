@@ -2,10 +2,11 @@
 //!
 //! A change of files is asked for by the id of an item that was told of before, so what was told is kept until it ends.
 
+use crate::action::action_of;
 use crate::session::{cut, list, text, title};
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tipstaff_model::action::{LONGEST_WORD, MOST_OBJECTS};
 use tipstaff_model::{Action, ActionKind};
 
@@ -29,31 +30,47 @@ pub(super) fn of_command(params: &Value, size: usize) -> Result<Action, &'static
         None | Some("command" | "humanCommand") => {}
         Some(_) => return Err("it does not show what it would type into a running program"),
     }
-    let command = text(params, &["command"]).filter(|command| !command.trim().is_empty());
+    if params.get("command").is_some_and(|command| !command.is_string() && !command.is_null()) {
+        return Err(UNREADABLE);
+    }
     let host = text(params, &["networkApprovalContext", "host"]);
-    let commands: Vec<String> = command.map(|command| script(command).into_owned()).into_iter().collect();
-    let shown = commands.first().map(String::as_str).or(host).ok_or(UNREADABLE)?.to_owned();
-    if size > QUESTION || host.is_some_and(|host| host.len() > LONGEST_WORD) {
+    let long = |word: Option<&str>| word.is_some_and(|word| word.len() > LONGEST_WORD);
+    if size > QUESTION || long(host) || long(folder_elsewhere(params)) {
         return Err(TOO_LARGE);
     }
-    let folder = text(params, &["cwd"]).filter(|folder| !is_within(folder));
-    if folder.is_some_and(|folder| folder.len() > LONGEST_WORD) {
-        return Err(TOO_LARGE);
+    let mut action = of_call(super::COMMAND, params);
+    if let Some(host) = host {
+        action.kind = ActionKind::Fetch;
+        action.tool = "network".to_owned();
+        action.hosts.push(host.to_owned());
     }
-    Ok(Action {
-        kind: if host.is_some() { ActionKind::Fetch } else { ActionKind::Execute },
-        tool: (if host.is_some() { "network" } else { super::COMMAND }).to_owned(),
-        title: title(&shown),
-        commands,
-        paths: folder.map(ToOwned::to_owned).into_iter().collect(),
-        hosts: host.map(ToOwned::to_owned).into_iter().collect(),
-        input: params.clone(),
-    })
+    let object = action.commands.first().or(action.hosts.first()).ok_or(UNREADABLE)?;
+    action.title = title(object);
+    Ok(action)
 }
 
-fn is_within(folder: &str) -> bool {
+/// The action of a call, in a conversation and in what was recorded.
+pub(super) fn of_call(name: &str, input: &Value) -> Action {
+    let mut action = action_of(name, input);
+    if action.kind == ActionKind::Execute {
+        for command in &mut action.commands {
+            if let Cow::Owned(inner) = script(command) {
+                *command = inner;
+            }
+        }
+        if let Some(command) = action.commands.first() {
+            action.title = title(command);
+        }
+        action.paths.extend(folder_elsewhere(input).map(|folder| cut(folder, LONGEST_WORD)));
+    }
+    action
+}
+
+/// The folder that a command is executed in, where that is not in the workspace.
+pub(super) fn folder_elsewhere(call: &Value) -> Option<&str> {
+    let folder = text(call, &["cwd"])?;
     let below = folder.strip_prefix(WORKSPACE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    below && !folder.split('/').any(|part| part == "..")
+    (!below || folder.split('/').any(|part| part == "..")).then_some(folder)
 }
 
 /// The changes of files that it told of.
@@ -114,34 +131,25 @@ impl FileChanges {
         if *size > QUESTION {
             return Err(TOO_LARGE);
         }
-        let mut paths: Vec<String> = Vec::new();
+        let mut paths: BTreeSet<&str> = BTreeSet::new();
         for change in list(changes, &[]) {
-            let path = text(change, &["path"]).filter(|path| !path.is_empty()).ok_or(UNREADABLE)?;
-            let moved = match change.get("kind").and_then(|kind| kind.get("move_path")) {
-                None | Some(Value::Null) => None,
-                Some(moved) => Some(moved.as_str().ok_or(UNREADABLE)?),
-            };
-            for path in [Some(path), moved].into_iter().flatten() {
-                if path.len() > LONGEST_WORD || paths.len() >= MOST_OBJECTS {
-                    return Err(TOO_LARGE);
-                }
-                if !paths.iter().any(|known| known == path) {
-                    paths.push(path.to_owned());
+            paths.insert(text(change, &["path"]).filter(|path| !path.is_empty()).ok_or(UNREADABLE)?);
+            match change.get("kind").and_then(|kind| kind.get("move_path")) {
+                None | Some(Value::Null) => {}
+                Some(moved) => {
+                    paths.insert(moved.as_str().filter(|path| !path.is_empty()).ok_or(UNREADABLE)?);
                 }
             }
+        }
+        if paths.len() > MOST_OBJECTS || paths.iter().any(|path| path.len() > LONGEST_WORD) {
+            return Err(TOO_LARGE);
         }
         if paths.is_empty() {
             return Err(UNREADABLE);
         }
-        Ok(Action {
-            kind: ActionKind::Edit,
-            tool: super::CHANGE.to_owned(),
-            title: title(&cut(&paths.join(" "), 4096)),
-            commands: Vec::new(),
-            paths,
-            hosts: Vec::new(),
-            input: json!({ "changes": changes, "request": params }),
-        })
+        let mut action = of_call(super::CHANGE, &json!({ "changes": changes, "request": params }));
+        action.title = title(&cut(&action.paths.join(" "), 4096));
+        Ok(action)
     }
 }
 
@@ -233,6 +241,16 @@ mod tests {
         ] {
             assert_eq!(script(command), command);
         }
+    }
+
+    #[test]
+    fn a_recorded_call_is_the_action_that_was_asked_about() {
+        let asked = of_command(&json!({"command": "/bin/bash -lc 'make test'", "cwd": "/work"}), 40).unwrap();
+        let recorded = of_call("command_execution", &json!({"command": "/bin/bash -lc 'make test'"}));
+        assert_eq!((&asked.commands, &asked.title), (&recorded.commands, &recorded.title));
+        assert_eq!((asked.kind, asked.tool), (recorded.kind, recorded.tool));
+        assert_eq!(asked.commands, ["make test"]);
+        assert_eq!(of_call("web_search", &json!({"query": "x", "cwd": "/"})).paths, Vec::<String>::new());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Texts are told when they are whole. Pieces of them are read past: a secret in two pieces would be redacted in neither.
 
-use super::action::script;
+use super::action::{folder_elsewhere, script};
 use super::{CHANGE, COMMAND, SEARCH, answer, usage_of};
 use crate::session::{
     Dialect, Outcome, Session, below, call_title, cut, list, output, plain_error, text, title,
@@ -56,11 +56,17 @@ impl Dialect for Output {
             // While it tries again it tells of each attempt. Its end is told by `turn/completed`.
             "error" => {
                 let again = params.get("willRetry").and_then(Value::as_bool) == Some(true);
-                let why = plain_error(text(params, &["error", "message"])?);
+                let mut why = plain_error(text(params, &["error", "message"])?);
+                if let Some(details) = text(params, &["error", "additionalDetails"]) {
+                    why = format!("{why} ({})", plain_error(details));
+                }
                 Some(vec![session.error(&why, !again)])
             }
             "warning" | "guardianWarning" => Some(vec![session.error(text(params, &["message"])?, false)]),
-            "configWarning" => Some(vec![session.error(text(params, &["summary"])?, false)]),
+            "configWarning" => {
+                let summary = text(params, &["summary"])?;
+                Some(vec![session.error(summary.lines().next().unwrap_or(summary), false)])
+            }
             "mcpServer/startupStatus/updated" => {
                 let failed = text(params, &["status"]) == Some("failed");
                 let why = text(params, &["error"]).filter(|_| failed);
@@ -254,7 +260,11 @@ fn began(item: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
     let (name, title, input) = match kind {
         "commandExecution" => {
             let command = text(item, &["command"])?;
-            (name_of(kind).to_owned(), title(&script(command)), json!({ "command": command }))
+            let mut input = json!({ "command": command });
+            if let Some((folder, fields)) = folder_elsewhere(item).zip(input.as_object_mut()) {
+                fields.insert("cwd".to_owned(), folder.into());
+            }
+            (name_of(kind).to_owned(), title(&script(command)), input)
         }
         "fileChange" => {
             let paths: Vec<&str> = changes(item).map(|(path, _)| path).take(16).collect();

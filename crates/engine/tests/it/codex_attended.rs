@@ -54,7 +54,8 @@ fn recordings() -> Vec<Recording> {
         .iter()
         .map(|path| {
             let stem = path.file_stem().unwrap().to_str().unwrap();
-            let case = stem.strip_suffix(".0").expect("it ends with code 0 whatever happened").to_owned();
+            // It ends with code 0 whatever happened.
+            let case = stem.strip_suffix(".0").unwrap().to_owned();
             let text = std::fs::read_to_string(path).unwrap();
             Recording {
                 case,

@@ -1,6 +1,11 @@
 //! Tests of the engines from outside: what they make of a request, and of what real agents printed.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail as tests do"
+)]
 
 mod codex_attended;
 mod hostile;
