@@ -6,7 +6,7 @@
 use crate::RunnerError;
 use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect};
-use crate::compile::engine_request;
+use crate::manner::Manner;
 use crate::prepare::{Materials, layer_picture, prepare};
 use crate::project::{Project, VerifyWorkspace};
 use crate::runner::{Job, Outcome, Runner};
@@ -143,7 +143,6 @@ impl Runner {
             let text = format!("{} {version} at {}", job.task.engine, found.path.display());
             self.remark(&text, control, observer).await?;
         }
-        let invocation = engine(job.task.engine).invocation(&engine_request(&job.task, warrant.kind))?;
 
         let identity = RunIdentity::acquire(&self.config.identities)?;
         let checkouts = self.checkouts(warrant.org)?;
@@ -160,6 +159,8 @@ impl Runner {
         };
         let mut prepared = prepare(materials(!self.no_overlay.load(Ordering::Relaxed), "workspace")).await?;
         let project = Project::of_checkout(&prepared.base)?;
+        let manner = Manner::of(job, &project, &warrant)?;
+        let invocation = engine(job.task.engine).invocation(&manner.request(job, &warrant))?;
         let pinned = Pinned { commit: job.task.base_commit.clone(), branch: job.base_branch.clone() };
         let result = self.config.layout.result(run);
         let quarantine =
@@ -179,8 +180,17 @@ impl Runner {
             |listener: TcpListener| serve_under(&live, listener, (job.gateway.clone(), inspection.clone()));
 
         let mut before = layer_picture(&prepared);
+        let attended = || manner.attended(job, &warrant, &self.config.entropy);
         let mut worked = self
-            .work(job, &live, (&prepared, inspection.as_ref()), &invocation, control, observer, &serve_agent)
+            .work(
+                job,
+                &live,
+                (&prepared, inspection.as_ref()),
+                (&invocation, attended()?),
+                control,
+                observer,
+                &serve_agent,
+            )
             .await;
         // Whether the kernel mounts an overlay here is learnt by doing it; nothing of the command has run then.
         if let Err(RunnerError::Sandbox(
@@ -196,7 +206,7 @@ impl Runner {
                     job,
                     &live,
                     (&prepared, inspection.as_ref()),
-                    &invocation,
+                    (&invocation, attended()?),
                     control,
                     observer,
                     &serve_agent,
@@ -212,7 +222,8 @@ impl Runner {
         }
 
         let mut update = RunUpdate { state: Some(RunState::Verifying), ..RunUpdate::default() };
-        update.exit_code = Some(i64::from(supervised.exit.code));
+        // What we ended ourselves has no code of its own.
+        update.exit_code = (!supervised.dismissed).then_some(i64::from(supervised.exit.code));
         control.run_update(update).await?;
         let (state, mut reason) = judge(&supervised, &verdict, program.is_some());
         let mut end = RunUpdate { state: Some(state), ..RunUpdate::default() };
@@ -220,6 +231,9 @@ impl Runner {
             && supervised.stopped.is_none()
         {
             end.error = why.map(|why| job.redactor.redact(&why).into_owned());
+        }
+        if let Some(why) = &supervised.broken {
+            end.error = Some(job.redactor.redact(why).into_owned());
         }
         // It may have been narrowed while the command ran.
         let warrant_now = live.warrant();

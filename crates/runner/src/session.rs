@@ -5,6 +5,7 @@
 //! first; a line that an engine can't read is kept as it is; memory is bounded whatever the command writes.
 
 use crate::announce::{Notice, Observer, Stream};
+use crate::lines::{Line, LineSplitter};
 use serde_json::{Value, json};
 use tipstaff_engine::{ProcessEnd, SessionReader, Verdict, verdict_of_exit};
 use tipstaff_model::{AgentEvent, Clock, ControlPlane, ControlPlaneError, EventDraft, EventKind};
@@ -14,8 +15,6 @@ use tipstaff_seal::scrub::{Colours, Scrubber, scrub_terminal};
 
 /// Buffered output that forces a write to the store, in bytes.
 pub(crate) const BUFFER: usize = 256 * 1024;
-/// The longest line that an engine is given, in bytes; what is longer is cut and said to be.
-const LONGEST_LINE: usize = 4 * 1024 * 1024;
 
 /// The story of one command so far.
 pub(crate) struct Session {
@@ -121,7 +120,7 @@ impl Session {
                 splitter.push(bytes, &mut lines);
             }
             for line in lines {
-                self.line(stream, &line, listener);
+                self.line(stream, line, listener);
             }
             if stream == Stream::Stdout {
                 return;
@@ -164,8 +163,8 @@ impl Session {
     }
 
     /// One line of an agent, redacted before anybody reads it: no line break hides a secret inside a JSON string.
-    fn line(&mut self, stream: Stream, line: &str, listener: &Listener<'_>) {
-        let line = self.redactor.redact(line).into_owned();
+    fn line(&mut self, stream: Stream, line: Line, listener: &Listener<'_>) {
+        let line = self.redactor.redact(&line.shown()).into_owned();
         let Some(reader) = self.reader.as_mut() else { return };
         let events = match stream {
             Stream::Stdout => reader.line(&line),
@@ -246,7 +245,7 @@ impl Session {
             let slot = slot(stream);
             let rest = self.lines.get_mut(slot).and_then(LineSplitter::finish);
             if let Some(rest) = rest {
-                self.line(stream, &rest, listener);
+                self.line(stream, rest, listener);
             }
             let mut scrubbed = String::new();
             if let Some(scrubber) = self.scrubbers.get_mut(slot) {
@@ -299,7 +298,7 @@ const fn slot(stream: Stream) -> usize {
 }
 
 /// Takes everything out of the strings that a terminal would obey.
-fn scrub(value: &mut Value, depth: usize) {
+pub(crate) fn scrub(value: &mut Value, depth: usize) {
     match value {
         Value::String(text) if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => {
             *text = scrub_terminal(text.as_bytes(), Colours::Remove);
@@ -310,44 +309,6 @@ fn scrub(value: &mut Value, depth: usize) {
         }
         Value::Array(_) | Value::Object(_) => *value = Value::String("(nested too deeply)".to_owned()),
         _ => {}
-    }
-}
-
-/// Cuts bytes into lines.
-#[derive(Debug, Default)]
-struct LineSplitter {
-    begun: Vec<u8>,
-    cut: bool,
-}
-
-impl LineSplitter {
-    fn push(&mut self, bytes: &[u8], lines: &mut Vec<String>) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (piece, ends) = match piece.strip_suffix(b"\n") {
-                Some(piece) => (piece, true),
-                None => (piece, false),
-            };
-            let room = LONGEST_LINE.saturating_sub(self.begun.len());
-            self.cut |= piece.len() > room;
-            self.begun.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
-            if ends {
-                lines.extend(self.finish());
-            }
-        }
-    }
-
-    fn finish(&mut self) -> Option<String> {
-        let cut = std::mem::take(&mut self.cut);
-        let bytes = std::mem::take(&mut self.begun);
-        let bytes = bytes.strip_suffix(b"\r").unwrap_or(&bytes);
-        if bytes.is_empty() {
-            return None;
-        }
-        let mut line = String::from_utf8_lossy(bytes).into_owned();
-        if cut {
-            line.push_str(" (cut)");
-        }
-        Some(line)
     }
 }
 

@@ -4,8 +4,10 @@
 
 use crate::RunnerError;
 use crate::announce::{Notice, Observer, Stream};
+use crate::life::Life;
 use crate::narrowing;
 use crate::session::{BUFFER, Listener, Session};
+use crate::talk::{Attendance, Attended, End, Present};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +32,7 @@ const SILENCE_MS: i64 = 45_000;
 /// Bytes that must stay free on the disk of the state, for the audit log above all.
 pub(crate) const DISK_RESERVE: u64 = 512 * 1024 * 1024;
 /// How long an agent may go on once its budget is spent or it gave up: it may end by itself.
-const LAST_WORDS: Duration = Duration::from_secs(20);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// A person's wish to end a run, from any thread.
 #[derive(Debug, Clone)]
@@ -68,6 +70,10 @@ pub(crate) struct Supervised {
     pub(crate) exit: Exit,
     /// Why we ended it, when we did.
     pub(crate) stopped: Option<ExitReason>,
+    /// Why the agent can't be spoken with any more, when that is why we ended it.
+    pub(crate) broken: Option<String>,
+    /// Whether its turn was over and only its process went on, so that we ended that.
+    pub(crate) dismissed: bool,
     /// Bytes of output that were dropped at the bound.
     pub(crate) dropped: u64,
 }
@@ -144,13 +150,43 @@ fn growth(path: &Path, before: u64) -> Option<u64> {
     }
 }
 
-/// Watches until the tree is dead.
+/// How we end a run.
+#[derive(Default)]
+struct Stop {
+    reason: Option<ExitReason>,
+    /// The error of the control plane that made us.
+    failure: Option<ControlPlaneError>,
+    broken: Option<String>,
+    dismissed: bool,
+}
+
+impl Stop {
+    /// Takes what attending to the run came to.
+    fn take(&mut self, attended: Result<(), End>) {
+        match attended {
+            Ok(()) => {}
+            Err(End::Broken(why)) => {
+                self.reason = self.reason.or(Some(ExitReason::AgentFailed));
+                self.broken.get_or_insert(why);
+            }
+            Err(End::Control(error)) => {
+                let lost = matches!(error, ControlPlaneError::LeaseLost);
+                self.reason = Some(if lost { ExitReason::LeaseLost } else { ExitReason::Internal });
+                self.failure = Some(error);
+            }
+        }
+    }
+}
+
+/// Watches until the tree is dead. `attended` is there when the agent is spoken with.
 pub(crate) async fn supervise(
     running: &mut Running,
     watch: &Watch<'_>,
     session: &mut Session,
+    attended: Option<Attended>,
 ) -> Result<Supervised, RunnerError> {
     let ended = crate::wait::end_of(running)?;
+    let mut attendance = Attendance::new(attended, running.stdin.take())?;
     let (sender, mut chunks) = mpsc::channel(32);
     pump(running.stdout.take(), Stream::Stdout, sender.clone())?;
     pump(running.stderr.take(), Stream::Stderr, sender)?;
@@ -161,14 +197,15 @@ pub(crate) async fn supervise(
     let mut heartbeat = interval(HEARTBEAT);
     let mut flush = interval(FLUSH);
     let mut warrant_check = interval(Duration::from_millis(250));
-    for timer in [&mut heartbeat, &mut flush, &mut warrant_check] {
+    let mut news = interval(attendance.pace());
+    for timer in [&mut heartbeat, &mut flush, &mut warrant_check, &mut news] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let mut next_measure = Instant::now() + MEASURE;
     let mut last_news_ms = watch.clock.monotonic_ms();
-    let mut stopped: Option<ExitReason> = None;
-    let mut failure: Option<ControlPlaneError> = None;
+    let mut stop = Stop::default();
     let mut open = true;
+    stop.take(attendance.begin(Present { watch, session, listener: &listener }).await);
 
     let exit = loop {
         tokio::select! {
@@ -177,63 +214,75 @@ pub(crate) async fn supervise(
                 if let Some(exit) = running.try_wait()? { break exit; }
                 if let Ok(mut guard) = ready { guard.clear_ready(); }
             }
-            () = watch.cancel.cancelled(), if stopped.is_none() => stopped = Some(ExitReason::CancelledByPerson),
-            () = sleep_until(deadline), if stopped.is_none() => stopped = Some(ExitReason::TimedOut),
-            end = budget_end(&mut budget), if stopped.is_none() && life.last_words.is_none() => {
+            () = watch.cancel.cancelled(), if stop.reason.is_none() => stop.reason = Some(ExitReason::CancelledByPerson),
+            () = sleep_until(deadline), if stop.reason.is_none() => stop.reason = Some(ExitReason::TimedOut),
+            end = budget_end(&mut budget), if stop.reason.is_none() && life.last_words.is_none() => {
                 session.remark(budget_text(&end), &listener);
                 life.last_words = Some(Instant::now() + LAST_WORDS);
             }
-            () = sleep_until(life.last_words.unwrap_or(deadline)), if stopped.is_none() && life.last_words.is_some() => {
-                stopped = Some(ExitReason::BudgetExceeded);
+            () = sleep_until(life.last_words.unwrap_or(deadline)), if stop.reason.is_none() && life.last_words.is_some() => {
+                stop.reason = Some(ExitReason::BudgetExceeded);
             }
             _ = warrant_check.tick() => {
-                if stopped.is_none() && session.is_read() {
-                    stopped = life.look(watch, session, &listener);
+                if stop.reason.is_none() && session.is_read() {
+                    stop.reason = life.look(watch, session, &listener, attendance.waits_for_a_person());
                 }
-                if stopped.is_none() && let Some(lapse) = watch.warrant.lapse() {
-                    stopped = Some(match lapse {
+                if stop.reason.is_none() && let Some(lapse) = watch.warrant.lapse() {
+                    stop.reason = Some(match lapse {
                         tipstaff_model::warrant::Lapse::Revoked => ExitReason::WarrantRevoked,
                         tipstaff_model::warrant::Lapse::Expired => ExitReason::TimedOut,
                     });
                 }
+            }
+            () = sleep_until(attendance.closing().unwrap_or(deadline)),
+                if stop.reason.is_none() && attendance.closing().is_some() =>
+            {
+                match attendance.not_closed() {
+                    Some(end) => stop.take(Err(end)),
+                    None => stop.dismissed = true,
+                }
+            }
+            _ = news.tick(), if stop.reason.is_none() => {
+                let present = Present { watch, session, listener: &listener };
+                stop.take(attendance.look(running, present).await);
             }
             _ = heartbeat.tick() => match watch.control.heartbeat().await {
                 Ok(news) => {
                     last_news_ms = watch.clock.monotonic_ms();
                     if news.warrant_revoked {
                         watch.warrant.revoke();
-                        stopped = stopped.or(Some(ExitReason::WarrantRevoked));
+                        stop.reason = stop.reason.or(Some(ExitReason::WarrantRevoked));
                     } else if news.cancel_requested {
-                        stopped = stopped.or(Some(ExitReason::CancelledByPerson));
+                        stop.reason = stop.reason.or(Some(ExitReason::CancelledByPerson));
                     } else if let Some(text) = news.warrant
-                        && stopped.is_none()
+                        && stop.reason.is_none()
                     {
                         match narrowing::take(watch, session, &listener, &text).await {
                             Ok(earlier) => deadline = earlier.map_or(deadline, |earlier| deadline.min(earlier)),
                             Err(error) => {
-                                stopped = Some(ExitReason::Refused);
-                                failure = error;
+                                stop.reason = Some(ExitReason::Refused);
+                                stop.failure = error;
                             }
                         }
                     }
                 }
                 Err(ControlPlaneError::LeaseLost) => {
-                    stopped = Some(ExitReason::LeaseLost);
-                    failure = Some(ControlPlaneError::LeaseLost);
+                    stop.reason = Some(ExitReason::LeaseLost);
+                    stop.failure = Some(ControlPlaneError::LeaseLost);
                 }
                 Err(error) => {
                     if watch.clock.monotonic_ms() - last_news_ms > SILENCE_MS {
-                        stopped = Some(ExitReason::Internal);
-                        failure = Some(error);
+                        stop.reason = Some(ExitReason::Internal);
+                        stop.failure = Some(error);
                     }
                 }
             },
-            () = sleep_until(next_measure), if stopped.is_none() => {
+            () = sleep_until(next_measure), if stop.reason.is_none() => {
                 let begun = Instant::now();
                 let (grown, trouble) = measure(watch).await;
                 if let Some(reason) = trouble {
                     watch.observer.notice(Notice::Remark(reason));
-                    stopped = Some(ExitReason::OutOfDisk);
+                    stop.reason = Some(ExitReason::OutOfDisk);
                 }
                 if grown != life.grown {
                     life.grown = grown;
@@ -246,11 +295,15 @@ pub(crate) async fn supervise(
                 Some(chunk) => {
                     life.seen = Instant::now();
                     session.take(chunk.stream, &chunk.bytes, &listener);
+                    if chunk.stream == Stream::Stdout && stop.reason.is_none() {
+                        let present = Present { watch, session, listener: &listener };
+                        stop.take(attendance.hear(&chunk.bytes, present).await);
+                    }
                     if session.pending_bytes() >= BUFFER
                         && let Err(error) = session.flush(watch.control).await
                     {
-                        stopped = stopped.or(Some(ExitReason::Internal));
-                        failure = failure.or(Some(error));
+                        stop.reason = stop.reason.or(Some(ExitReason::Internal));
+                        stop.failure = stop.failure.or(Some(error));
                     }
                 }
                 None => open = false,
@@ -260,7 +313,7 @@ pub(crate) async fn supervise(
                 let _kept_for_later = session.flush(watch.control).await;
             }
         }
-        if stopped.is_some() && running.try_wait()?.is_none() {
+        if (stop.reason.is_some() || stop.dismissed) && running.try_wait()?.is_none() {
             running.kill()?;
             break running.wait()?;
         }
@@ -276,16 +329,23 @@ pub(crate) async fn supervise(
         life.last_words = Some(Instant::now());
     }
     session.finish(&listener);
-    if failure.is_none() {
+    if stop.failure.is_none() {
+        attendance.finish(Present { watch, session, listener: &listener }).await;
         let _kept = session.flush(watch.control).await;
     }
     // An agent that ended by itself after its money did has ended for that reason.
     if life.last_words.is_some() {
-        stopped = stopped.or(Some(ExitReason::BudgetExceeded));
+        stop.reason = stop.reason.or(Some(ExitReason::BudgetExceeded));
     }
-    match failure {
+    match stop.failure {
         Some(error) => Err(error.into()),
-        None => Ok(Supervised { exit, stopped: stopped.or(limit_of(&exit)), dropped: session.dropped() }),
+        None => Ok(Supervised {
+            exit,
+            stopped: stop.reason.or(limit_of(&exit)),
+            broken: stop.broken,
+            dismissed: stop.dismissed,
+            dropped: session.dropped(),
+        }),
     }
 }
 
@@ -302,79 +362,6 @@ async fn budget_end(watched: &mut Option<watch::Receiver<Option<BudgetEnd>>>) ->
 
 fn budget_text(end: &BudgetEnd) -> String {
     format!("the {} budget of {} is spent ({}); the agent was told", end.scope, end.limit, end.spent)
-}
-
-/// Signs of life of an agent.
-struct Life {
-    /// The last one.
-    seen: Instant,
-    /// Bytes that went through the broker.
-    traffic: u64,
-    /// Bytes by which the workspace had grown.
-    grown: Option<u64>,
-    warned: bool,
-    /// Until when an agent whose money is spent may go on.
-    last_words: Option<Instant>,
-    /// Until when an agent that gave up may go on.
-    giving_up: Option<Instant>,
-}
-
-impl Life {
-    fn new(watch: &Watch<'_>) -> Self {
-        Self {
-            seen: Instant::now(),
-            traffic: traffic(watch),
-            grown: None,
-            warned: false,
-            last_words: None,
-            giving_up: None,
-        }
-    }
-
-    /// Looks whether the agent still does something; a reason to stop when it has not for too long.
-    fn look(
-        &mut self,
-        watch: &Watch<'_>,
-        session: &mut Session,
-        listener: &Listener<'_>,
-    ) -> Option<ExitReason> {
-        if session.has_given_up() {
-            let until = *self.giving_up.get_or_insert_with(|| Instant::now() + LAST_WORDS);
-            if Instant::now() >= until {
-                session.remark("the agent gave up and did not end; it is stopped".to_owned(), listener);
-                return Some(ExitReason::AgentFailed);
-            }
-        }
-        let traffic = traffic(watch);
-        if traffic != self.traffic || session.waits_for_a_tool() {
-            self.traffic = traffic;
-            self.seen = Instant::now();
-        }
-        let silent = self.seen.elapsed();
-        if watch.stall.warning.is_none_or(|warning| silent < warning) {
-            self.warned = false;
-        } else if !self.warned {
-            self.warned = true;
-            let stop = watch
-                .stall
-                .stop
-                .map_or_else(String::new, |stop| format!("; it is stopped after {} s", stop.as_secs()));
-            session.remark(format!("the agent has done nothing for {} s{stop}", silent.as_secs()), listener);
-        }
-        if watch.stall.stop.is_some_and(|stop| silent >= stop) {
-            session
-                .remark(format!("the agent did nothing for {} s and is stopped", silent.as_secs()), listener);
-            return Some(ExitReason::Stalled);
-        }
-        None
-    }
-}
-
-fn traffic(watch: &Watch<'_>) -> u64 {
-    watch.broker.map_or(0, |broker| {
-        let report = broker.report();
-        report.bytes_in.saturating_add(report.bytes_out)
-    })
 }
 
 /// The bound of the sandbox that ended the command, if one did.

@@ -228,6 +228,7 @@ impl Verifying<'_> {
                 broker: None,
             },
             &mut session,
+            None,
         )
         .await;
         broker.stop().await;

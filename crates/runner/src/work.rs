@@ -9,6 +9,7 @@ use crate::prepare::Prepared;
 use crate::runner::{Job, Runner};
 use crate::session::Session;
 use crate::supervise::{Supervised, Watch, supervise};
+use crate::talk::Attended;
 use crate::trust;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Runner {
         job: &Job,
         live: &LiveWarrant,
         (prepared, inspection): (&Prepared, Option<&Inspection>),
-        invocation: &Invocation,
+        (invocation, attended): (&Invocation, Option<Attended>),
         control: &Arc<dyn ControlPlane>,
         observer: &Arc<dyn Observer>,
         serve: &impl Fn(TcpListener) -> Result<BrokerHandle, RunnerError>,
@@ -63,12 +64,13 @@ impl Runner {
                 read_only_mounts,
                 env,
                 argv,
-                stdio: StdioPolicy::PIPED_OUTPUT,
+                stdio: if attended.is_some() { StdioPolicy::PIPED } else { StdioPolicy::PIPED_OUTPUT },
                 agent: chosen.program().is_some(),
             },
         );
         let kinds = [EventKind::Stdout, EventKind::Stderr];
-        let mut session = Session::new(&job.redactor, chosen.reader(), warrant.limits.output_bytes, kinds);
+        let reader = if attended.is_some() { chosen.attended_reader() } else { chosen.reader() };
+        let mut session = Session::new(&job.redactor, reader, warrant.limits.output_bytes, kinds);
         let before = tipstaff_sandbox::tree_usage(&prepared.measured, Default::default())
             .map_or(0, |usage| usage.bytes);
         // No audit, no action: the start is on record before it happens.
@@ -86,7 +88,8 @@ impl Runner {
                     .run_update(RunUpdate { state: Some(RunState::Running), ..RunUpdate::default() })
                     .await?;
                 let exit = Exit { code: 127, signal: None, cause: ExitCause::Exited };
-                let supervised = Supervised { exit, stopped: None, dropped: 0 };
+                let supervised =
+                    Supervised { exit, stopped: None, broken: None, dismissed: false, dropped: 0 };
                 return Ok(Worked { supervised, verdict: Verdict::Failed { why: None }, pushed: false });
             }
             Err(error) => return Err(error),
@@ -110,11 +113,14 @@ impl Runner {
                 broker: Some(&broker),
             },
             &mut session,
+            attended,
         )
         .await;
         let pushed = !broker.stop().await.pushes.is_empty();
         supervised.map(|supervised| {
             let end = match supervised.exit.signal {
+                // Its turn was over; that its process went on is no failure of the work.
+                _ if supervised.dismissed => ProcessEnd::Exited(0),
                 Some(signal) => ProcessEnd::Signalled(signal),
                 None => ProcessEnd::Exited(supervised.exit.code),
             };
@@ -130,7 +136,8 @@ pub(crate) fn judge(supervised: &Supervised, verdict: &Verdict, agent: bool) -> 
         (Some(reason), _) => (RunState::Failed, reason),
         (None, Verdict::Done) => (RunState::Done, ExitReason::Completed),
         (None, Verdict::Failed { .. }) => {
-            let reason = match (supervised.exit.signal, agent) {
+            let signal = supervised.exit.signal.filter(|_| !supervised.dismissed);
+            let reason = match (signal, agent) {
                 (Some(_), _) => ExitReason::Signalled,
                 (None, true) => ExitReason::AgentFailed,
                 (None, false) => ExitReason::CommandFailed,

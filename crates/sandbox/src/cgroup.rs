@@ -177,6 +177,26 @@ impl RunCgroup {
             .is_some_and(|(directory, _)| fs::write(directory.join("cgroup.kill"), "1").is_ok())
     }
 
+    /// Whether the kernel can make every process of the run stand still.
+    pub(crate) fn can_freeze(&self) -> bool {
+        self.unified.as_ref().is_some_and(|(directory, _)| directory.join("cgroup.freeze").exists())
+    }
+
+    /// Freezes the run's group, or thaws it. It takes a moment; see [`RunCgroup::is_frozen`].
+    pub(crate) fn freeze(&self, frozen: bool) -> bool {
+        let value = if frozen { "1" } else { "0" };
+        self.unified
+            .as_ref()
+            .is_some_and(|(directory, _)| put(&directory.join("cgroup.freeze"), value).is_ok())
+    }
+
+    /// Whether every process of the run stands still.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.unified
+            .as_ref()
+            .is_some_and(|(directory, _)| keyed(&directory.join("cgroup.events"), "frozen") == Some(1))
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         let mut out = Counters::default();
         for (controller, directory) in &self.version_one {

@@ -91,6 +91,12 @@ pub enum SandboxError {
         /// What the kernel or bubblewrap said.
         detail: String,
     },
+    /// The processes of a run could not be made to stand still, or to go on.
+    #[error("the run could not be paused or resumed: {detail}; cancel it, or leave it be")]
+    PauseFailed {
+        /// What was found.
+        detail: String,
+    },
     /// An operation of the host's system failed.
     #[error("{action} failed")]
     Io {
@@ -117,6 +123,7 @@ impl SandboxError {
             Self::EnvironmentRefused { .. } => "sandbox-environment-refused",
             Self::CommandUnusable { .. } => "sandbox-command-unusable",
             Self::StartFailed { .. } => "sandbox-start-failed",
+            Self::PauseFailed { .. } => "sandbox-pause-failed",
             Self::Io { .. } => "sandbox-io",
         }
     }

@@ -16,6 +16,7 @@ mod layer;
 mod layout;
 mod limits;
 mod mounts;
+mod pause;
 mod plan;
 mod probe;
 mod protocol;

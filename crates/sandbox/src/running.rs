@@ -85,6 +85,7 @@ pub(crate) struct Tree {
     pub(crate) _identity: RunIdentity,
     pub(crate) counters: Option<Counters>,
     pub(crate) killed: bool,
+    pub(crate) paused: Option<crate::pause::Pause>,
     pub(crate) exit: Option<Exit>,
 }
 

@@ -108,6 +108,7 @@ impl Sandbox {
             _identity: spec.identity.clone(),
             counters: None,
             killed: false,
+            paused: None,
             exit: None,
         };
         let outcome = follow(near.status.as_fd());

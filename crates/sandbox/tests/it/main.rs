@@ -20,6 +20,7 @@ mod layers;
 mod limits;
 mod listener;
 mod ordinary;
+mod pause;
 mod plan;
 mod probe;
 mod streams;

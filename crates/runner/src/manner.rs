@@ -1,0 +1,108 @@
+//! How a run goes: with a person at hand or without, and under which policies.
+//!
+//! Promise: a rule that asks about what an agent does, or denies it, is kept, or the run does not start.
+
+use crate::RunnerError;
+use crate::compile::engine_request;
+use crate::project::Project;
+use crate::runner::Job;
+use crate::talk::Attended;
+use std::sync::Arc;
+use std::time::Duration;
+use tipstaff_engine::{EngineRequest, engine};
+use tipstaff_model::run::ASK_TIMEOUT_MS;
+use tipstaff_model::{
+    Decision, EngineKind, Entropy, Policies, PolicyLayer, PolicyRule, Refusal, Rule, TaskSpec, Warrant,
+};
+
+/// How one run goes.
+pub(crate) struct Manner {
+    /// All layers, the repository's own included.
+    policies: Policies,
+    /// Whether the agent is spoken with.
+    attended: bool,
+}
+
+impl Manner {
+    /// Joins the policies and decides whether the agent is spoken with: when a person wants it, or a rule does.
+    ///
+    /// # Errors
+    /// [`RunnerError::Refused`] when a rule could not be kept, or a person wants to speak with an agent that can't.
+    pub(crate) fn of(job: &Job, project: &Project, warrant: &Warrant) -> Result<Self, RunnerError> {
+        let mut policies = job.policies.clone();
+        policies.0.extend(of_repository(project));
+        let mut request = engine_request(&job.task, warrant.kind);
+        request.attended = true;
+        let converses = engine(job.task.engine).conversation(&request)?.is_some();
+        let attended = converses && (job.task.attended || policies.restricts());
+        if !converses {
+            refuse_what_cannot_be_kept(&job.task, &policies).map_err(RunnerError::Refused)?;
+        }
+        Ok(Self { policies, attended })
+    }
+
+    /// What the engine is asked.
+    pub(crate) fn request<'a>(&self, job: &'a Job, warrant: &Warrant) -> EngineRequest<'a> {
+        let mut request = engine_request(&job.task, warrant.kind);
+        request.attended = self.attended;
+        request
+    }
+
+    /// What the run speaks with; `None` when nobody speaks with it.
+    pub(crate) fn attended(
+        &self,
+        job: &Job,
+        warrant: &Warrant,
+        entropy: &Arc<dyn Entropy>,
+    ) -> Result<Option<Attended>, RunnerError> {
+        if !self.attended {
+            return Ok(None);
+        }
+        let conversation = engine(job.task.engine).conversation(&self.request(job, warrant))?;
+        Ok(conversation.map(|conversation| Attended {
+            conversation,
+            policies: self.policies.clone(),
+            ask_timeout: Duration::from_millis(job.task.ask_timeout_ms.unwrap_or(ASK_TIMEOUT_MS)),
+            redactor: job.redactor.clone(),
+            entropy: Arc::clone(entropy),
+        }))
+    }
+}
+
+/// The repository's own policy.
+fn of_repository(project: &Project) -> Option<PolicyLayer> {
+    let _ = project;
+    None
+}
+
+/// What an engine can't do that can't be spoken with.
+fn refuse_what_cannot_be_kept(task: &TaskSpec, policies: &Policies) -> Result<(), Refusal> {
+    let wanted = format!("an attended run of {}", task.engine);
+    if task.attended {
+        let why = format!("nobody can speak with the engine {} while it works", task.engine);
+        return Err(Refusal::new(Rule::PolicyDenied, wanted, why));
+    }
+    let found = policies.0.iter().find_map(|layer| {
+        let of_default = layer.policy.default.filter(|default| *default != Decision::Allow);
+        let of_rule = || layer.policy.rules.iter().position(|rule| is_for_the_agent(rule));
+        match of_default {
+            Some(_) => Some(format!("{}: what no rule names", layer.origin)),
+            None => of_rule().map(|index| format!("{}, rule {}", layer.origin, index + 1)),
+        }
+    });
+    match found {
+        Some(rule) if task.engine != EngineKind::Command => Err(Refusal::new(
+            Rule::PolicyDenied,
+            wanted,
+            format!("the policy of {rule} could not be kept: the engine {} can't be asked", task.engine),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether only the agent itself can keep a rule. Paths and hosts alone are the warrant's matter, too.
+fn is_for_the_agent(rule: &PolicyRule) -> bool {
+    let of_warrant = !rule.paths.is_empty() || !rule.hosts.is_empty();
+    let of_agent = !rule.tools.is_empty() || !rule.commands.is_empty() || !of_warrant;
+    rule.decision != Decision::Allow && of_agent
+}
