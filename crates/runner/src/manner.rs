@@ -12,7 +12,8 @@ use std::time::Duration;
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::run::ASK_TIMEOUT_MS;
 use tipstaff_model::{
-    Decision, EngineKind, Entropy, Policies, PolicyLayer, PolicyRule, Refusal, Rule, TaskSpec, Warrant,
+    Decision, EngineKind, Entropy, Policies, PolicyLayer, PolicyOrigin, PolicyRule, Refusal, Rule, TaskSpec,
+    Warrant,
 };
 
 /// How one run goes.
@@ -71,8 +72,8 @@ impl Manner {
 
 /// The repository's own policy.
 fn of_repository(project: &Project) -> Option<PolicyLayer> {
-    let _ = project;
-    None
+    let policy = project.policy.clone();
+    (!policy.is_empty()).then_some(PolicyLayer { origin: PolicyOrigin::Repository, policy })
 }
 
 /// What an engine can't do that can't be spoken with.

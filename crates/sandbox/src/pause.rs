@@ -159,7 +159,9 @@ fn tree_of(first: i32) -> Vec<Process> {
     let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
     let mut out = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let Some((_, parent, born)) = read_stat(&format!("/proc/{pid}/stat")) else { continue };
         let process = Process { pid, parent, born };
         if pid == first {
@@ -189,8 +191,8 @@ fn stands_still(pid: i32) -> bool {
 fn signal(process: &Process, signal: Signal) {
     let Some(pid) = Pid::from_raw(process.pid) else { return };
     let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    let same = read_stat(&format!("/proc/{}/stat", process.pid))
-        .is_some_and(|(_, _, born)| born == process.born);
+    let same =
+        read_stat(&format!("/proc/{}/stat", process.pid)).is_some_and(|(_, _, born)| born == process.born);
     if same {
         let _gone = pidfd_send_signal(&held, signal);
     }

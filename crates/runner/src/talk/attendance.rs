@@ -59,10 +59,7 @@ struct Talk {
 
 impl Attendance {
     /// `input` is the write end of the agent's standard input.
-    pub(crate) fn new(
-        attended: Option<Attended>,
-        input: Option<OwnedFd>,
-    ) -> Result<Self, RunnerError> {
+    pub(crate) fn new(attended: Option<Attended>, input: Option<OwnedFd>) -> Result<Self, RunnerError> {
         let talk = match (attended, input) {
             (Some(attended), Some(input)) => Some(Talk {
                 conversation: attended.conversation,
@@ -155,11 +152,11 @@ impl Attendance {
             }
             talk.mind_its_input();
         }
-        self.show_waiting(&at).await
+        self.show_waiting(&mut at).await
     }
 
     /// Moves the run between running and waiting for a person.
-    async fn show_waiting(&mut self, at: &Present<'_, '_>) -> Result<(), End> {
+    async fn show_waiting(&mut self, at: &mut Present<'_, '_>) -> Result<(), End> {
         let waiting = self.talk.as_ref().is_some_and(Talk::waits_for_a_person);
         if waiting == self.shown_waiting {
             return Ok(());

@@ -179,8 +179,7 @@ impl Questions {
             risk: assessment.risk,
             because,
             asked_at: now,
-            expires_at: now
-                .saturating_add(i64::try_from(self.ask_timeout.as_millis()).unwrap_or(i64::MAX)),
+            expires_at: now.saturating_add(i64::try_from(self.ask_timeout.as_millis()).unwrap_or(i64::MAX)),
         };
         let (id, bound) = (request.id, request.expires_at);
         let approval = match within(at.watch.control.approval_ask(request)).await {
@@ -279,7 +278,10 @@ impl Questions {
             if open.approval.request.warrant != in_force {
                 // It was asked under a warrant that granted more: whoever says yes now says it about another one.
                 self.take_back(&mut open, at).await?;
-                at.remark(format!("{}: the warrant was narrowed, so it is judged anew", open.asked.action.tool));
+                at.remark(format!(
+                    "{}: the warrant was narrowed, so it is judged anew",
+                    open.asked.action.tool
+                ));
                 let again = self.judge(&open.asked, at).await?;
                 if let Some(reply) = again {
                     self.decide(&id, sameness(&open.asked), &reply);
