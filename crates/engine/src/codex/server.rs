@@ -53,14 +53,14 @@ impl Dialect for Output {
                 self.used = total;
                 Some(Vec::new())
             }
-            // While it tries again it tells of each attempt. Its end is told by `turn/completed`.
+            // While it tries again it tells of each attempt, and a turn that fails is told of by `turn/completed`. It never
+            // gives up for good: it can be told something else.
             "error" => {
-                let again = params.get("willRetry").and_then(Value::as_bool) == Some(true);
                 let mut why = plain_error(text(params, &["error", "message"])?);
                 if let Some(details) = text(params, &["error", "additionalDetails"]) {
                     why = format!("{why} ({})", plain_error(details));
                 }
-                Some(vec![session.error(&why, !again)])
+                Some(vec![session.error(&why, false)])
             }
             "warning" | "guardianWarning" => Some(vec![session.error(text(params, &["message"])?, false)]),
             "configWarning" => {

@@ -565,14 +565,26 @@ fn it_is_not_spoken_with_when_it_would_not_ask() {
 
 #[test]
 fn a_session_is_continued_by_its_id() {
-    let mut talk = Talk { talk: conversation(Some("old-\"session")) };
+    let mut talk = Talk { talk: conversation(Some("01a2029a-23f1")) };
     talk.talk.begin();
     let sent = sent(&talk.line(&json!({"id": 1, "result": {}})));
     assert_eq!(sent[1]["method"], "thread/resume");
-    assert_eq!(sent[1]["params"]["threadId"], "old-\"session");
+    assert_eq!(sent[1]["params"]["threadId"], "01a2029a-23f1");
     assert_eq!(sent[1]["params"]["approvalPolicy"], "untrusted");
     let steps = talk.line(&json!({"id": 2, "error": {"message": "no rollout found"}}));
     assert!(matches!(&steps[..], [Step::Broken(why)] if why.contains("no rollout found")), "{steps:?}");
+
+    let alone = |resume| codex().invocation(&EngineRequest { attended: false, ..request(resume) });
+    let argv = alone(Some("01a2029a-23f1")).unwrap().argv;
+    assert!(
+        argv.ends_with(&["--color=never", "resume", "01a2029a-23f1", "-"].map(ToOwned::to_owned)),
+        "{argv:?}"
+    );
+    for hostile in ["", "-", "--last", "--config=x", "a b", "a\"b", "../a", "a\nb", &"a".repeat(200)] {
+        assert_eq!(alone(Some(hostile)).unwrap_err().code(), "engine-command-unusable", "{hostile}");
+        assert!(codex().conversation(&request(Some(hostile))).is_err(), "{hostile}");
+        assert!(codex().invocation(&request(Some(hostile))).is_err(), "{hostile}");
+    }
 }
 
 #[test]
