@@ -133,6 +133,18 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// The same id was used for two questions.
+    #[error("the question {id} was asked about another action: ask with a new id")]
+    ApprovalMismatch {
+        /// The question's id.
+        id: tipstaff_model::ApprovalId,
+    },
+    /// This person may not answer this question.
+    #[error("the question can't be answered by you: {why}")]
+    ApprovalForbidden {
+        /// Why not, and who may.
+        why: &'static str,
+    },
     /// A value that may not be stored.
     #[error("the {what} can't be stored: {why}")]
     Input {
@@ -180,6 +192,8 @@ impl StoreError {
             Self::Contention(_) => "contention",
             Self::TransactionBroken => "transaction-broken",
             Self::Value { .. } => "stored-value",
+            Self::ApprovalMismatch { .. } => "approval-mismatch",
+            Self::ApprovalForbidden { .. } => "approval-forbidden",
             Self::Input { .. } => "input",
             Self::Export(_) => "export",
             Self::Seal(error) => error.code(),

@@ -8,6 +8,10 @@ use crate::transaction::{OrgRead, OrgTx};
 use tipstaff_model::{EventDraft, EventKind, RunId};
 
 statements! {
+    // Whoever appends holds the task's row: a worker by its lease, anybody else by this.
+    scoped STORY_LOCK =
+        "update task set updated_at = $3 where org_id = $1 and \
+         id = (select task_id from run where org_id = $1 and id = $2) returning id";
     rows (shared 2) EVENT_ADD =
         "insert into event (org_id, run_id, seq, at, kind, body) values ($1, $2, $3, $4, $5, $6)";
     scoped EVENT_LAST = "select coalesce(max(seq), 0) from event where org_id = $1 and run_id = $2";
@@ -54,7 +58,22 @@ impl OrgTx {
     /// `lease-lost`.
     pub async fn event_add(&mut self, lease: &Lease, events: &[EventDraft]) -> Result<u64, StoreError> {
         self.lease_guard(lease).await?;
-        let run = lease.run();
+        self.event_append(lease.run(), events).await
+    }
+
+    /// Makes this transaction the only one that appends to a run's story, until it ends; the same row as a worker's fence
+    /// locks. Take it before any other row of the run. Whether there is such a run.
+    pub(crate) async fn story_lock(&mut self, run: RunId) -> Result<bool, StoreError> {
+        let now = self.inner.now();
+        Ok(self.first(STORY_LOCK, values![run, now]).await?.is_some())
+    }
+
+    /// Appends for whoever holds the story's lock.
+    pub(crate) async fn event_append(
+        &mut self,
+        run: RunId,
+        events: &[EventDraft],
+    ) -> Result<u64, StoreError> {
         let row = self.first(EVENT_LAST, values![run]).await?;
         let mut last = row.map_or(Ok(0), |row| row.read("event").int())?;
         let mut rows = Vec::with_capacity(events.len());

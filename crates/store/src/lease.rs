@@ -9,7 +9,7 @@ use crate::run::RUN_OF_ATTEMPT;
 use crate::scope::OrgScope;
 use crate::sql::{Row, Scheduler, Value, statements, values};
 use crate::store::{Db, Store};
-use crate::transaction::OrgTx;
+use crate::transaction::{OrgRead, OrgTx};
 use tipstaff_model::{Heartbeat, LeaseToken, RunId, TaskId};
 
 macro_rules! claim {
@@ -56,6 +56,9 @@ statements! {
     scoped LEASE_GUARD =
         "update task set updated_at = $5 where org_id = $1 and id = $2 and lease_owner = $3 and generation = $4 \
          returning id";
+    // For what is asked several times a second and writes nothing.
+    scoped LEASE_LOOK =
+        "select id from task where org_id = $1 and id = $2 and lease_owner = $3 and generation = $4";
     scoped LEASE_RENEW =
         "update task set lease_until = $5 where org_id = $1 and id = $2 and lease_owner = $3 and generation = $4 \
          returning cancel_requested, \
@@ -220,6 +223,19 @@ fn lease(row: &Row, worker: &str, run: RunId) -> Result<Lease, StoreError> {
     let (org, task) = (columns.parsed("org_id")?, columns.parsed("id")?);
     let (generation, attempt) = (columns.int()?, columns.int()?);
     Ok(Lease::granted(LeaseToken { org, task, run, owner: worker.to_owned(), generation, attempt }))
+}
+
+impl OrgRead {
+    /// Fails unless the worker holds the lease as of this read.
+    ///
+    /// # Errors
+    /// `lease-lost`.
+    pub async fn lease_look(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        let token = lease.token();
+        let row = values![token.task, &token.owner, token.generation];
+        let held = token.org == self.org() && self.first(LEASE_LOOK, row).await?.is_some();
+        if held { Ok(()) } else { Err(StoreError::LeaseLost) }
+    }
 }
 
 impl OrgTx {

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod approval;
+mod approval_answer;
 mod audit;
 mod audit_verify;
 mod budget;
@@ -29,12 +31,15 @@ mod secret;
 mod signal;
 mod signing;
 pub mod sql;
+mod steering;
 mod store;
 mod task;
 mod transaction;
 mod warrant;
 
 pub use agent::AgentDraft;
+pub use approval::{ApprovalFilter, ApprovalFound};
+pub use approval_answer::ApprovalAnswered;
 pub use audit::{AuditBody, AuditCheckpoint, AuditEntry, AuditErasure, AuditReceipt};
 pub use budget::{Budget, BudgetStanding};
 pub use budget_alert::{BUDGET_ALERT, BudgetAlert};
@@ -60,6 +65,7 @@ pub use secret::{SECRET_NAME_LIMIT, SecretInfo};
 pub use signal::{Subscription, Topic};
 pub use signing::KeyPurpose;
 pub use sql::driver::DriverError;
+pub use steering::{Steering, SteeringAdded};
 pub use store::Store;
 pub use store::postgres::{APP_ROLE, PostgresPasswords, SCHEDULER_ROLE};
 pub use task::{Task, TaskAdded, TaskCancel, TaskDraft, TaskFilter};
@@ -69,6 +75,8 @@ pub use warrant::StoredWarrant;
 /// The statements of every module.
 const STATEMENTS: &[&[sql::Statement]] = &[
     agent::STATEMENTS,
+    approval::STATEMENTS,
+    approval_answer::STATEMENTS,
     audit::STATEMENTS,
     budget::STATEMENTS,
     event::STATEMENTS,
@@ -87,6 +95,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     secret::STATEMENTS,
     signal::STATEMENTS,
     signing::STATEMENTS,
+    steering::STATEMENTS,
     charge::STATEMENTS,
     store::postgres::STATEMENTS,
     store::sqlite::STATEMENTS,

@@ -38,6 +38,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_models"),
     migration!(4, "0004_publications"),
     migration!(5, "0005_money"),
+    migration!(6, "0006_approvals"),
 ];
 
 /// The newest schema that this program knows.

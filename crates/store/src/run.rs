@@ -357,6 +357,10 @@ impl OrgTx {
             ended_at,
         ];
         self.change(RUN_SET, row).await?;
+        if ended_at.is_some() {
+            self.approval_close(id, None, "the run ended").await?;
+            self.steer_close(id).await?;
+        }
         self.announce(Topic::Run);
         Ok(from)
     }

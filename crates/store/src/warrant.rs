@@ -36,6 +36,7 @@ statements! {
          (select 1 from run where org_id = $1 and run.id = warrant.run_id and run.warrant_id = warrant.id) \
          order by id desc limit $3"
     );
+    scoped WARRANT_RUN = "select run_id from warrant where org_id = $1 and id = $2";
     // A warrant falls with those that it was narrowed from, and they with it: one of them is in force at a time.
     scoped WARRANT_REVOKE =
         "update warrant set revoked_at = $3 where org_id = $1 and revoked_at is null and run_id = \
@@ -154,6 +155,7 @@ impl OrgTx {
     /// the run has ended; `missing` when the parent is not there. Nothing may be committed then.
     pub async fn warrant_narrow(&mut self, signed: &SignedWarrant) -> Result<(), StoreError> {
         let child = &signed.warrant;
+        self.story_lock(child.run).await?;
         let parent = match child.parent {
             Some(id) => self.warrant_get(id).await?,
             None => None,
@@ -169,6 +171,8 @@ impl OrgTx {
                 why: "the one that it narrows is revoked, or not its run's any more".to_owned(),
             });
         }
+        // Who answered had the wider warrant before them.
+        self.approval_close(child.run, Some(child.id), "its warrant was narrowed").await?;
         self.announce(Topic::Task);
         Ok(())
     }
@@ -180,7 +184,11 @@ impl OrgTx {
     /// Errors of the database.
     pub async fn warrant_revoke(&mut self, id: WarrantId) -> Result<bool, StoreError> {
         let now = self.inner.now();
+        let Some(run) = self.first(WARRANT_RUN, values![id]).await? else { return Ok(false) };
+        let run = run.read("warrant").parsed("run_id")?;
+        self.story_lock(run).await?;
         let revoked = self.change(WARRANT_REVOKE, values![id, now]).await? > 0;
+        self.approval_close(run, None, "its warrant was revoked").await?;
         self.announce(Topic::Task);
         Ok(revoked)
     }
@@ -191,7 +199,9 @@ impl OrgTx {
     /// Errors of the database.
     pub async fn warrant_revoke_run(&mut self, run: RunId) -> Result<u64, StoreError> {
         let now = self.inner.now();
+        self.story_lock(run).await?;
         let revoked = self.change(WARRANT_REVOKE_RUN, values![run, now]).await?;
+        self.approval_close(run, None, "its warrant was revoked").await?;
         self.announce(Topic::Task);
         Ok(revoked)
     }

@@ -1,5 +1,6 @@
 //! The command line: what can be said, and its manual.
 
+mod approvals;
 mod models;
 mod money;
 mod policy;
@@ -7,6 +8,7 @@ mod projects;
 mod publish;
 mod ways;
 
+pub(crate) use approvals::{AllowArgs, ApprovalsCommand, SayArgs};
 pub(crate) use models::{ModelsCommand, RuleChoice};
 pub(crate) use money::{
     BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     /// Look at warrants in force; narrow or revoke one
     #[command(subcommand)]
     Warrants(WarrantsCommand),
+    /// What agents ask you, and your answers
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
     /// What may be done, and which rule says so
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -284,6 +289,14 @@ pub(crate) enum RunsCommand {
     Discard(RunChoice),
     /// End a run that is under way, or a queued task; work done so far is kept
     Cancel(RunChoice),
+    /// Tell the agent of a run something while it works
+    Say(SayArgs),
+    /// End the agent's turn; it waits for what it is told next, and ends when there is nothing
+    Interrupt(RunChoice),
+    /// Make every process of a run stand still
+    Pause(RunChoice),
+    /// Let a paused run go on
+    Resume(RunChoice),
     /// What the command wrote
     Logs {
         #[command(flatten)]

@@ -1,6 +1,7 @@
 //! The control plane of one machine: the port that runner and broker speak to, over the store, fenced by the lease.
 
 mod account;
+mod approvals;
 mod ledger;
 mod reserve;
 pub(crate) mod spool;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use teller::Teller;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AuditAction, AuditDraft, AuditOutcome, BoxFuture, ChargeAnswer, ChargeRequest, ChargeSettlement, Clock,
-    ControlPlane, ControlPlaneError, EventDraft, EventKind, Heartbeat, Refusal, RunState,
+    ActionDigest, Approval, ApprovalId, ApprovalRequest, AuditAction, AuditDraft, AuditOutcome, BoxFuture,
+    ChargeAnswer, ChargeRequest, ChargeSettlement, Clock, ControlPlane, ControlPlaneError, EventDraft,
+    EventKind, Heartbeat, Refusal, RunNews, RunState, SteerId, SteerState,
 };
 use tipstaff_store::{ChargeSum, LEASE_MS, Lease, OrgTx, Store, StoreError};
 
@@ -137,6 +139,7 @@ pub(crate) fn told(error: StoreError) -> ControlPlaneError {
         StoreError::Transition { .. }
         | StoreError::Input { .. }
         | StoreError::Missing { .. }
+        | StoreError::ApprovalMismatch { .. }
         | StoreError::Conflict(_) => ControlPlaneError::Rejected(error.to_string()),
         other => ControlPlaneError::Unavailable(format!("{other} [{}]", other.code())),
     }
@@ -228,5 +231,34 @@ impl ControlPlane for LocalControlPlane {
 
     fn charge_settle(&self, settlement: ChargeSettlement) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         Box::pin(self.ledger.settle(settlement))
+    }
+
+    fn approval_ask(&self, request: ApprovalRequest) -> BoxFuture<'_, Result<Approval, ControlPlaneError>> {
+        Box::pin(self.ask(request))
+    }
+
+    fn approval_use(
+        &self,
+        id: ApprovalId,
+        digest: ActionDigest,
+    ) -> BoxFuture<'_, Result<bool, ControlPlaneError>> {
+        Box::pin(self.use_once(id, digest))
+    }
+
+    fn approval_withdraw(&self, id: ApprovalId) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(self.take_back(id))
+    }
+
+    fn news(&self, open: Vec<ApprovalId>) -> BoxFuture<'_, Result<RunNews, ControlPlaneError>> {
+        Box::pin(self.look(open))
+    }
+
+    fn steer_taken(
+        &self,
+        id: SteerId,
+        state: SteerState,
+        note: Option<String>,
+    ) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        Box::pin(self.steering_ended(id, state, note))
     }
 }

@@ -77,6 +77,9 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Warrants(command) => {
             commands::warrants::warrants(command, Context::open(env, output).await?).await
         }
+        Command::Approvals(command) => {
+            commands::approvals::approvals(command, Context::open(env, output).await?).await
+        }
         Command::Policy(command) => {
             commands::policy::policy(command, Context::open(env, output).await?).await
         }

@@ -295,6 +295,8 @@ id_values!(
     tipstaff_model::MemberId,
     tipstaff_model::RepositoryId,
     tipstaff_model::AgentId,
+    tipstaff_model::ApprovalId,
+    tipstaff_model::SteerId,
     tipstaff_model::TaskId,
     tipstaff_model::RunId,
     tipstaff_model::WarrantId,

@@ -1,11 +1,12 @@
 //! Leases: one at a time, fenced, and taken over when their worker is gone.
 
+use crate::approval::question;
 use crate::charge::{account, ask, call};
 use crate::support::{code, event, narrowed, run_draft, story, task_draft, warrant};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
-use tipstaff_model::{EventKind, ExitReason, MicroUsd, Refusal, Rule, RunState};
+use tipstaff_model::{EventKind, ExitReason, MicroUsd, Refusal, Rule, RunState, SteerId, SteerState};
 use tipstaff_seal::SignedWarrant;
 use tipstaff_store::{Lease, OrgTx, StoreError, TakeOver, TaskCancel, TaskDraft};
 use tokio::sync::Barrier;
@@ -83,6 +84,18 @@ async fn every_fenced_write(tx: &mut OrgTx, lease: &Lease) -> Vec<(&'static str,
         ),
         ("task_move", tx.task_move(lease, RunState::Failed, None).await),
         ("task_end_batch", tx.task_end_batch(std::slice::from_ref(lease), RunState::Failed, None).await),
+        ("approval_ask", tx.approval_ask(lease, &question(&signed, 1)).await.map(drop)),
+        (
+            "approval_use",
+            tx.approval_use(lease, question(&signed, 1).id, &question(&signed, 1).digest).await.map(drop),
+        ),
+        ("approval_withdraw", tx.approval_withdraw(lease, question(&signed, 1).id).await.map(drop)),
+        ("approval_expire", tx.approval_expire(lease).await.map(drop)),
+        (
+            "steer_taken",
+            tx.steer_taken(lease, SteerId::from_bytes([9; 16]), SteerState::Taken, None).await.map(drop),
+        ),
+        ("lease_look", tx.lease_look(lease).await),
         ("lease_guard", tx.lease_guard(lease).await),
         ("lease_renew", tx.lease_renew(lease, 1_000).await.map(drop)),
     ]
@@ -117,6 +130,12 @@ fn every_method_with_a_lease_is_in_the_list() {
         "charge_reserve",
         "charge_hold",
         "task_move",
+        "approval_ask",
+        "approval_use",
+        "approval_withdraw",
+        "approval_expire",
+        "steer_taken",
+        "lease_look",
         "lease_guard",
         "lease_renew",
         "task_end_batch",

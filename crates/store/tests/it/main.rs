@@ -13,6 +13,7 @@
 
 mod support;
 
+mod approval;
 mod audit;
 mod budget;
 mod cancel;
@@ -25,6 +26,7 @@ mod ring;
 mod schema;
 mod signals;
 mod statements;
+mod steering;
 mod story;
 mod two_orgs;
 mod walls;

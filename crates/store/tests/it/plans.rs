@@ -5,8 +5,23 @@ use tipstaff_store::Engine;
 use tipstaff_store::sql::{Statement, StatementKind, all};
 
 /// Statements that people and workers wait for, and how many placeholders they have.
-const HOT: [(&str, usize); 50] = [
+const HOT: [(&str, usize); 65] = [
     ("AGENT_GET", 2),
+    ("APPROVAL_COUNT", 2),
+    ("APPROVAL_DECIDE", 7),
+    ("APPROVAL_GET", 2),
+    ("APPROVAL_LIST", 3),
+    ("APPROVAL_LIST_IN_STATE", 4),
+    ("APPROVAL_LIST_OF_RUN", 5),
+    ("APPROVAL_LIST_OPEN", 3),
+    ("APPROVAL_LIST_OVERDUE", 4),
+    ("APPROVAL_LIST_STANDING", 3),
+    ("APPROVAL_USE", 5),
+    ("LEASE_LOOK", 4),
+    ("STEERING_LAST", 2),
+    ("STEERING_WAITING", 2),
+    ("STORY_LOCK", 3),
+    ("WARRANT_IN_FORCE", 3),
     ("AUDIT_CHECKPOINT_AT", 2),
     ("BUDGET_BINDING", 7),
     ("BUDGET_LIST", 1),
@@ -117,6 +132,10 @@ fn fill(world: &World) {
          insert into charge_total select {which}, 'agent', 'a', n, 1, 1, 0, 1 from {series};
          insert into budget (org_id, id, scope, name, period, amount, created_at, updated_at) \
            select {which}, {id}, 'agent', {id}, 'day', 1, 1, 1 from {series};
+         insert into approval (org_id, id, run_id, warrant_id, digest, action, risk, because, asked_at, expires_at, state) \
+           select {which}, {id}, {id}, {id}, 'd', '{{}}', 'low', '[]', 1, 1, case when n % 50 = 0 then 'pending' else 'used' end from {series};
+         insert into steering (org_id, id, run_id, seq, kind, said_by, said_at, state) \
+           select {which}, {id}, {id}, 1, '{{}}', 'm', 1, 'taken' from {series};
          insert into audit_record (org_id, seq, at, action, body, salt, leaf_hash) \
            select {which}, n + 10, 1, 'a', {blob}, {blob}, {blob} from {series};
          insert into audit_checkpoint select {which}, n + 10, 'note', 1 from {series};"

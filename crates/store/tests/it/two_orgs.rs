@@ -2,6 +2,7 @@
 //!
 //! B's rows have the very same ids, names and keys as A's: both use the same source of randomness.
 
+use crate::approval::{for_the_run, question};
 use crate::charge::{ask, call, settled};
 use crate::support::{
     START, World, audit_draft, event, narrowed, person, ring_key, run_draft, task_draft, warrant,
@@ -12,15 +13,15 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AgentRole, BudgetActions, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind, FixedClock, FixedEntropy,
-    MicroUsd, ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule, RunId, RunState, TaskId,
-    WarrantId,
+    AgentRole, ApprovalId, ApprovalState, BudgetActions, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind,
+    FixedClock, FixedEntropy, MicroUsd, ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule,
+    RunId, RunState, SteerKind, SteerState, TaskId, WarrantId,
 };
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};
 use tipstaff_store::{
-    AgentDraft, ChargeBy, Engine, KeyPurpose, OrgScope, Principal, PublicationDraft, PublicationState,
-    RepositoryKind, RunDecision, Store, TaskDraft, TaskFilter,
+    AgentDraft, ApprovalFilter, ChargeBy, Engine, KeyPurpose, Lease, OrgScope, Principal, PublicationDraft,
+    PublicationState, RepositoryKind, RunDecision, Store, TaskDraft, TaskFilter,
 };
 
 /// What was called and what it answered.
@@ -51,6 +52,7 @@ struct Ids {
     task: TaskId,
     run: RunId,
     warrant: WarrantId,
+    lease: Lease,
 }
 
 /// Every method that writes.
@@ -73,7 +75,10 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
         TaskDraft { dedup_key: Some("once".to_owned()), repository: Some(repository), ..task_draft() };
     let task = call!(journal, tx.task_add(keyed.clone())).id();
     call!(journal, tx.task_add(keyed.clone()));
-    let batch = call!(journal, tx.task_add_batch(vec![task_draft(), keyed, task_draft(), task_draft()]));
+    let batch = call!(
+        journal,
+        tx.task_add_batch(vec![task_draft(), keyed, task_draft(), task_draft(), task_draft()])
+    );
     let lease = call!(journal, tx.task_claim(task, "worker", 60_000)).unwrap();
     call!(journal, tx.lease_guard(&lease));
     let run = call!(journal, tx.run_add(&lease, &run_draft()));
@@ -172,14 +177,32 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.ring_reseal_step(100));
     call!(journal, tx.ring_retire_unused());
     call!(journal, tx.ring_rewrap(&ring_key()));
-    let child = narrowed(&mut tx, &signed).await;
-    call!(journal, tx.warrant_narrow(&child));
-    call!(journal, tx.warrant_revoke(signed.warrant.id));
-    call!(journal, tx.warrant_revoke_run(run));
     call!(
         journal,
         tx.run_update(&lease, &RunUpdate { state: Some(RunState::Running), ..RunUpdate::default() })
     );
+    let me = tx.member_list().await.unwrap()[0].id;
+    let (first, second, third) = (question(&signed, 1), question(&signed, 2), question(&signed, 3));
+    call!(journal, tx.approval_ask(&lease, &first));
+    call!(journal, tx.approval_ask(&lease, &first));
+    call!(journal, tx.approval_ask(&lease, &second));
+    call!(journal, tx.approval_ask(&lease, &third));
+    call!(journal, tx.approval_answer(me, first.id, &for_the_run()));
+    call!(journal, tx.approval_ask(&lease, &question(&signed, 4)));
+    assert!(call!(journal, tx.approval_use(&lease, first.id, &first.digest)));
+    assert!(!call!(journal, tx.approval_use(&lease, first.id, &first.digest)));
+    call!(journal, tx.approval_withdraw(&lease, second.id));
+    call!(journal, tx.approval_expire(&lease));
+    let told = SteerKind::Message { text: "look at the tests".to_owned() };
+    for kind in [SteerKind::Pause, told, SteerKind::Resume] {
+        call!(journal, tx.steer_add(me, run, kind));
+    }
+    let waiting = call!(journal, tx.steer_waiting(run));
+    call!(journal, tx.steer_taken(&lease, waiting[0].id, SteerState::Taken, Some("paused")));
+    let child = narrowed(&mut tx, &signed).await;
+    call!(journal, tx.warrant_narrow(&child));
+    call!(journal, tx.warrant_revoke(signed.warrant.id));
+    call!(journal, tx.warrant_revoke_run(run));
     call!(
         journal,
         tx.run_update(&lease, &RunUpdate { state: Some(RunState::Failed), ..RunUpdate::default() })
@@ -198,7 +221,8 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.signing_key_ensure(KeyPurpose::Commit));
     call!(journal, tx.run_workspace_destroyed(run));
     let second = call!(journal, tx.task_claim(batch[2].id(), "worker", 60_000)).unwrap();
-    call!(journal, tx.task_move(&second, RunState::Failed, Some("why")));
+    let moved = call!(journal, tx.task_claim(batch[4].id(), "worker", 60_000)).unwrap();
+    call!(journal, tx.task_move(&moved, RunState::Failed, Some("why")));
     let third = call!(journal, tx.task_claim(batch[3].id(), "worker", 60_000)).unwrap();
     call!(journal, tx.task_end_batch(&[third], RunState::Failed, None));
     call!(journal, tx.task_cancel(batch[0].id()));
@@ -206,7 +230,7 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     let tx = store.begin(scope).await.unwrap();
     let answer = tx.rollback().await;
     journal.note("rollback", &answer);
-    Ids { repository, task, run, warrant: signed.warrant.id }
+    Ids { repository, task, run, warrant: signed.warrant.id, lease: second }
 }
 
 /// Every method that reads.
@@ -238,6 +262,16 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.warrant_get(ids.warrant));
     call!(journal, tx.warrant_list_of_run(ids.run));
     call!(journal, tx.publication_list_of_run(ids.run));
+    let asked = ApprovalId::from_bytes([1; 16]);
+    call!(journal, tx.approval_get(asked));
+    call!(journal, tx.approval_find(&asked.short()));
+    call!(journal, tx.approval_list(ApprovalFilter::default(), 100));
+    call!(journal, tx.approval_list(ApprovalFilter { run: Some(ids.run), ..ApprovalFilter::default() }, 100));
+    let withdrawn = ApprovalFilter { state: Some(ApprovalState::Withdrawn), ..ApprovalFilter::default() };
+    call!(journal, tx.approval_list(withdrawn, 100));
+    call!(journal, tx.steer_list(ids.run));
+    call!(journal, tx.steer_waiting(ids.run));
+    call!(journal, tx.lease_look(&ids.lease));
     call!(journal, tx.warrant_of_run(ids.run));
     call!(journal, tx.warrant_list_live(100));
     let secret = tx.secret_get("token").await.unwrap().unwrap();

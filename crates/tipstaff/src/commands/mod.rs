@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod agents;
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod budgets;
@@ -22,5 +23,6 @@ pub(crate) mod runs;
 pub(crate) mod sandbox;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
+pub(crate) mod steer;
 pub(crate) mod warrants;
 pub(crate) mod worker;

@@ -49,6 +49,10 @@ pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Resu
         RunsCommand::Publish(arguments) => publish(&context, &arguments).await,
         RunsCommand::Discard(choice) => discard(&context, &choice).await,
         RunsCommand::Cancel(choice) => cancel(&context, &choice).await,
+        RunsCommand::Say(arguments) => super::steer::say(&context, &arguments).await,
+        RunsCommand::Interrupt(choice) => super::steer::interrupt(&context, &choice).await,
+        RunsCommand::Pause(choice) => super::steer::pause(&context, &choice).await,
+        RunsCommand::Resume(choice) => super::steer::resume(&context, &choice).await,
         RunsCommand::Logs { run, follow } => logs(&context, &run, follow).await,
     }
 }

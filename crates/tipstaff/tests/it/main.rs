@@ -6,6 +6,7 @@
 )]
 
 #[cfg(test)]
+mod approvals;
 mod audit;
 #[cfg(test)]
 mod backend;
