@@ -48,7 +48,7 @@ statements! {
     scoped APPROVAL_LIST_OVERDUE = concat!(
         "select ", approval_columns!(), " from approval where org_id = $1 and run_id = $2 \
          and state in ('pending', 'allowed') \
-         and expires_at <= case when state = 'pending' then $3 else $4 end order by id"
+         and expires_at <= case when state = 'pending' then cast($3 as bigint) else cast($4 as bigint) end order by id"
     );
     scoped APPROVAL_LIST_STANDING = concat!(
         "select ", approval_columns!(), " from approval where org_id = $1 and run_id = $2 and standing = 1 \
