@@ -337,10 +337,14 @@ impl<'a> Scan<'a> {
             };
             value = assign::value_start(bytes, end).filter(|(start, _)| *start < end);
         }
-        if let Some((start, before)) = value
-            && let Decision::Wait(from) = self.assigned(start, before)
-        {
-            self.safe = self.safe.min(from);
+        if let Some((start, before)) = value {
+            match self.assigned(start, before) {
+                Decision::No => {}
+                // What is a secret by now is taken by the run that it ends with or that follows: that one may still come.
+                Decision::Wait(from) | Decision::Found(Span { start: from, .. }) => {
+                    self.safe = self.safe.min(from);
+                }
+            }
         }
     }
 
