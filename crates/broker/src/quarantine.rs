@@ -122,6 +122,12 @@ impl Quarantine {
         Ok(quarantine)
     }
 
+    /// One without any object, for what is decided before an object is looked at.
+    #[cfg(test)]
+    pub(crate) const fn empty(git: Arc<Git>, path: PathBuf, base: CommitId) -> Self {
+        Self { git, path, base }
+    }
+
     /// Opens a quarantine that was made before, for looking at it or for serving it again.
     ///
     /// # Errors

@@ -232,6 +232,15 @@ impl GatewayClient {
     }
 }
 
+#[cfg(test)]
+impl GatewayClient {
+    /// Keeps a connection in memory for the next request to this upstream.
+    pub(super) async fn keep_memory(&self, upstream: &Upstream, stream: tokio::io::DuplexStream) {
+        let sender = shake(TokioIo::new(stream)).await.unwrap();
+        Line { client: self.clone(), place: place_of(upstream), sender }.give_back();
+    }
+}
+
 fn place_of(upstream: &Upstream) -> Place {
     Place { tls: upstream.tls, host: upstream.host.clone(), port: upstream.port }
 }

@@ -21,6 +21,8 @@ mod price;
 mod retry;
 mod route;
 mod serve;
+#[cfg(test)]
+mod simulated;
 mod upstream;
 
 pub(crate) use call::Ledger;

@@ -14,7 +14,7 @@ mod push;
 mod refusals;
 pub(crate) mod respond;
 #[cfg(test)]
-mod simulated;
+pub(crate) mod simulated;
 mod stream;
 mod view;
 

@@ -5,7 +5,7 @@ use super::connection::serve;
 use super::{CountedStream, Link, Shared};
 use crate::egress::simulated::{carry, dial, pass_on};
 use crate::limits::Bounds;
-use crate::{Broker, BrokerConfig, Git, Resolver};
+use crate::{Broker, BrokerConfig, GatewayConfig, Git, Quarantine, Resolver, ServedRepository};
 use std::ffi::OsStr;
 use std::io;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tipstaff_model::event::EventDraft;
 use tipstaff_model::run::RunUpdate;
-use tipstaff_model::warrant::{IssueRequest, RepositoryGrant};
+use tipstaff_model::warrant::{IssueRequest, ModelGrant, RepositoryGrant};
 use tipstaff_model::{
     AgentRole, AuditDraft, BoxFuture, ControlPlane, ControlPlaneError, FixedClock, FixedEntropy, Heartbeat,
     LiveWarrant, OrgId, Refusal, RunId, TaskId, Warrant, WarrantId,
@@ -46,7 +46,7 @@ impl ControlPlane for Silent {
 }
 
 /// A resolver that never answers.
-struct Never;
+pub(crate) struct Never;
 
 impl Resolver for Never {
     fn resolve<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
@@ -56,6 +56,14 @@ impl Resolver for Never {
 
 /// A broker's inside, with time standing still from here on.
 async fn inside() -> (tempfile::TempDir, Arc<Shared>) {
+    inside_of(Arc::new(Silent), None).await
+}
+
+/// The same, with another control plane and a gateway to models. It serves the repository `a/b`, which has no object.
+pub(crate) async fn inside_of(
+    control: Arc<dyn ControlPlane>,
+    gateway: Option<GatewayConfig>,
+) -> (tempfile::TempDir, Arc<Shared>) {
     let dir = tempfile::tempdir().unwrap();
     let program = Git::find(OsStr::new("/usr/local/bin:/usr/bin:/bin")).unwrap();
     let git = Arc::new(Git::open(program, dir.path().join("git-home")).await.unwrap());
@@ -75,19 +83,27 @@ async fn inside() -> (tempfile::TempDir, Arc<Shared>) {
         egress: vec!["allowed.test".parse().unwrap(), "allowed.test:80".parse().unwrap()],
         hosts: Vec::new(),
         secrets: Vec::new(),
-        models: Vec::new(),
+        models: vec![ModelGrant { provider: "anthropic".to_owned(), model: "good-1".parse().unwrap() }],
         submodules: false,
         lfs: false,
         now_ms: NOW,
     })
     .unwrap();
-    let config = BrokerConfig { resolver: Arc::new(Never), ..BrokerConfig::new(git, Vec::new()) };
-    let broker = Broker::new(config, Arc::new(LiveWarrant::new(warrant, clock)), Arc::new(Silent));
+    let quarantine =
+        Quarantine::empty(Arc::clone(&git), dir.path().to_owned(), "0".repeat(40).parse().unwrap());
+    let served = ServedRepository { name: "a/b".parse().unwrap(), quarantine };
+    let config = BrokerConfig { resolver: Arc::new(Never), gateway, ..BrokerConfig::new(git, vec![served]) };
+    let broker = Broker::new(config, Arc::new(LiveWarrant::new(warrant, clock)), control);
     // Nobody stops it.
     let (_never, stopped) = watch::channel(false);
     let shared = Arc::new(Shared::new(broker, stopped));
     tokio::time::pause();
     (dir, shared)
+}
+
+/// One connection of a run, to its end.
+pub(crate) async fn converse(shared: &Arc<Shared>, near: DuplexStream) {
+    serve(Arc::clone(shared), Link::Memory(near)).await;
 }
 
 fn client_of(shared: &Arc<Shared>) -> (DuplexStream, CountedStream) {
@@ -98,12 +114,12 @@ fn client_of(shared: &Arc<Shared>) -> (DuplexStream, CountedStream) {
 
 /// Whether `begun` was `expected` ago. A bound is kept to the second.
 #[track_caller]
-fn took(begun: Instant, expected: Duration) {
+pub(crate) fn took(begun: Instant, expected: Duration) {
     let took = begun.elapsed();
     assert!(took >= expected && took < expected + Duration::from_secs(3), "{took:?} and not {expected:?}");
 }
 
-async fn text_of(mut stream: DuplexStream) -> String {
+pub(crate) async fn text_of(mut stream: DuplexStream) -> String {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
     String::from_utf8_lossy(&bytes).into_owned()
@@ -264,4 +280,41 @@ async fn a_client_that_reads_nothing_is_left_after_a_while() {
     };
     tokio::join!(pass_on(&shared, client, upstream), pouring);
     took(begun, shared.config.bounds.answer_time + shared.config.bounds.idle_time);
+}
+
+#[tokio::test]
+async fn a_push_may_be_silent_for_as_long_as_a_check_takes_and_a_minute() {
+    let (_dir, shared) = inside().await;
+    let bounds = shared.config.bounds;
+    let begun = Instant::now();
+    let (mut far, near) = duplex(1024);
+    let serving = converse(&shared, near);
+    let talking = async {
+        far.write_all(
+            b"POST /git/a/b.git/git-receive-pack HTTP/1.1\r\nHost: b\r\nContent-Length: 100\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        // A byte in time is a byte in time.
+        sleep(bounds.idle_time + bounds.check_time - Duration::from_secs(1)).await;
+        far.write_all(b"0").await.unwrap();
+        text_of(far).await
+    };
+    let ((), answer) = tokio::join!(serving, talking);
+    assert!(!answer.contains("200"), "{answer}");
+    took(begun, (bounds.idle_time + bounds.check_time) * 2 - Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_send_what_it_promised_has_as_long_as_the_host() {
+    let (_dir, shared) = inside().await;
+    let begun = Instant::now();
+    let (mut far, client) = client_of(&shared);
+    let (_host, upstream) = duplex(64 * 1024);
+    far.write_all(b"POST http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nContent-Length: 9\r\n\r\nx")
+        .await
+        .unwrap();
+    let ((), answer) = tokio::join!(pass_on(&shared, client, upstream), text_of(far));
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    took(begun, shared.config.bounds.answer_time);
 }

@@ -305,23 +305,6 @@ async fn a_huge_answer_is_cut_at_its_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_stream_is_cut() {
-    let upstream = Scripted::start(|_, _| Act::Stream {
-        kind: "text/event-stream",
-        pieces: vec![MESSAGES[0].as_bytes().to_vec(), MESSAGES[1].as_bytes().to_vec()],
-        pause: Duration::from_secs(8),
-        whole: true,
-    })
-    .await;
-    let bounds = Bounds { model_idle_time: Duration::from_millis(300), ..quick() };
-    let mut gate = Gate::with(upstream, 1_000_000, bounds, true).await;
-    let answer = gate.post("/model/anthropic/v1/messages", ASK).await;
-    assert!(answer.status == 200 && !answer.whole);
-    assert_eq!(gate.settlement().await.outcome, CallOutcome::Aborted);
-    gate.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn compressed_requests_and_chunks_are_read_and_bombs_are_refused() {
     let mut gate = Gate::new(|_, _| Act::events(&MESSAGES)).await;
     let gzip = |bytes: &[u8]| {

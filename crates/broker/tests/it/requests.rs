@@ -192,27 +192,6 @@ async fn a_slow_head_is_cut_off_in_time_and_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_body_is_cut_off() {
-    let bounds = Bounds { idle_time: Duration::from_millis(300), ..Bounds::default() };
-    let mut world = World::with(Options { bounds, ..Options::default() }).await;
-    let address = world.address;
-    let answer = tokio::task::spawn_blocking(move || {
-        raw(
-            address,
-            format!(
-                "POST /git/{NAME}.git/git-receive-pack HTTP/1.1\r\nHost: b\r\nContent-Length: 100\r\n\r\n00"
-            )
-            .as_bytes(),
-        )
-    })
-    .await
-    .unwrap();
-    assert!(!answer.contains("200"), "{answer}");
-    world.stop().await;
-    assert_eq!(world.held(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn connections_beyond_the_bound_are_shed_and_come_back() {
     let bounds = Bounds { connections: 3, ..Bounds::default() };
     let mut world = World::with(Options { bounds, ..Options::default() }).await;

@@ -3,8 +3,6 @@
 
 use crate::egress_support::{Raw, Upstream, Way, beside, world_to};
 use std::io::Write;
-use std::time::Duration;
-use tipstaff_broker::Bounds;
 use tipstaff_model::Rule;
 use tipstaff_model::warrant::{HostRules, RequestRule};
 
@@ -224,21 +222,6 @@ async fn an_answers_body_ends_where_its_length_says_and_a_cut_one_never_looks_wh
         assert!(!answer.contains("evil"), "{what}: {answer}");
         world.stop().await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_does_not_answer_and_a_client_that_does_not_send_are_given_up() {
-    let upstream = Upstream::start(|_, _| {});
-    let bounds = Bounds { answer_time: Duration::from_millis(300), ..Bounds::default() };
-    let mut world = world_to(upstream.address, Way { bounds, ..Way::default() }).await;
-    let host = upstream.host();
-    let answer = world.raw(format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
-    let answer = world
-        .raw(format!("POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\nx"))
-        .await;
-    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

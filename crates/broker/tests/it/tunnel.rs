@@ -9,7 +9,7 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tipstaff_broker::{Bounds, Resolver};
+use tipstaff_broker::Resolver;
 use tipstaff_model::warrant::Narrowing;
 use tipstaff_model::{BoxFuture, FixedEntropy, Rule, WarrantId};
 
@@ -133,32 +133,6 @@ async fn a_host_that_speaks_first_is_not_heard_before_the_hello() {
     })
     .await;
     world.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hello_that_trickles_is_cut_off() {
-    let upstream = Upstream::answering("secret");
-    let bounds = Bounds { hello_time: Duration::from_millis(300), ..Bounds::default() };
-    let mut world = world_to(upstream.address, Way { bounds, ..Way::default() }).await;
-    let (address, host) = (world.address, upstream.host());
-    let sent = beside(move || {
-        let mut raw = Raw::tunnel(address, &host);
-        raw.0.set_read_timeout(Some(Duration::from_millis(40))).unwrap();
-        let hello = hello_to("allowed.test");
-        hello
-            .iter()
-            .position(|byte| {
-                raw.send(&[*byte]);
-                // The end, or a reset; a silence lets the next byte go.
-                !matches!(raw.0.read(&mut [0; 8]), Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
-            })
-            .unwrap()
-    })
-    .await;
-    assert!(sent < 100, "{sent}");
-    assert!(upstream.texts().is_empty());
-    let report = world.stop().await;
-    assert_eq!(report.refusals_by_rule[&Rule::TlsUnreadable], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
