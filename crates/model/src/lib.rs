@@ -42,7 +42,7 @@ pub use id::{AgentId, ApprovalId, MemberId, OrgId, RepositoryId, RunId, SteerId,
 pub use lease::LeaseToken;
 pub use limits::Limits;
 pub use money::MicroUsd;
-pub use policy::{Decision, Judgement, Policies, Policy, PolicyLayer, PolicyOrigin, PolicyRule};
+pub use policy::{Decision, Judgement, Policies, Policy, PolicyFile, PolicyLayer, PolicyOrigin, PolicyRule};
 pub use ports::{BoxFuture, ControlPlane, ControlPlaneError, Heartbeat, RunNews};
 pub use price::{Price, PriceTable, PriceTableError, PromptCache, Quote, Surcharge};
 pub use refusal::{Refusal, Rule};

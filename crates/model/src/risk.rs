@@ -3,6 +3,8 @@
 //! Promise: it is reckoned from the action's own commands, paths and hosts and from the warrant, never from what the
 //! agent says about it. It sorts questions for people; it is no wall.
 
+mod table;
+
 use crate::action::{Action, ActionKind};
 use crate::approval::Risk;
 use crate::policy::shell;
@@ -48,37 +50,8 @@ impl Place<'_> {
     }
 }
 
-/// Words that destroy, alone or with the word after them.
-const DESTRUCTIVE: &[(&[&str], Risk, &str)] = &[
-    (&["rm"], Risk::High, "it removes files"),
-    (&["shred"], Risk::High, "it removes files"),
-    (&["dd"], Risk::High, "it writes raw data"),
-    (&["mkfs"], Risk::High, "it makes a file system"),
-    (&["git", "push"], Risk::High, "it pushes"),
-    (&["git", "reset"], Risk::High, "it throws changes away"),
-    (&["git", "clean"], Risk::High, "it removes files"),
-    (&["git", "checkout"], Risk::Medium, "it may overwrite changes"),
-    (&["find", "-delete"], Risk::High, "it removes files"),
-    (&["chmod", "-R"], Risk::High, "it changes permissions of a whole tree"),
-    (&["chown", "-R"], Risk::High, "it changes owners of a whole tree"),
-    (&["kill"], Risk::High, "it ends processes"),
-    (&["pkill"], Risk::High, "it ends processes"),
-    (&["npm", "publish"], Risk::Critical, "it publishes"),
-    (&["cargo", "publish"], Risk::Critical, "it publishes"),
-    (&["twine", "upload"], Risk::Critical, "it publishes"),
-    (&["docker", "push"], Risk::Critical, "it publishes"),
-    (&["terraform", "apply"], Risk::Critical, "it changes infrastructure"),
-    (&["terraform", "destroy"], Risk::Critical, "it destroys infrastructure"),
-    (&["kubectl", "apply"], Risk::Critical, "it changes a cluster"),
-    (&["kubectl", "delete"], Risk::Critical, "it changes a cluster"),
-    (&["helm", "upgrade"], Risk::Critical, "it changes a cluster"),
-    (&["gh", "pr"], Risk::High, "it acts on the forge"),
-    (&["gh", "repo"], Risk::Critical, "it acts on the forge"),
-    (&["gh", "release"], Risk::Critical, "it publishes"),
-    (&["aws"], Risk::High, "it acts on a cloud"),
-    (&["gcloud"], Risk::High, "it acts on a cloud"),
-    (&["az"], Risk::High, "it acts on a cloud"),
-];
+/// Most reasons that are told.
+const MOST_REASONS: usize = 32;
 
 /// The risk of an action under a warrant.
 #[must_use]
@@ -89,40 +62,54 @@ pub fn assess(action: &Action, warrant: &Warrant, place: Place<'_>) -> Assessmen
     };
     let mut raise = |risk: Risk, why: String| {
         found.risk = found.risk.max(risk);
-        if !found.because.contains(&why) {
+        if found.because.len() < MOST_REASONS && !found.because.contains(&why) {
             found.because.push(why);
         }
     };
+    let mut paths: Vec<(String, bool)> = Vec::new();
+    let mut hosts = action.hosts.clone();
     for text in &action.commands {
         for command in shell::commands(text) {
-            for (words, risk, why) in DESTRUCTIVE {
-                let (first, rest) = words.split_first().unwrap_or((&"", &[]));
-                let named = command.program() == *first
-                    && rest.iter().all(|word| command.words.iter().any(|one| one == word));
-                if named {
-                    raise(*risk, format!("{why}: {}", command.text()));
-                }
+            if command.is_wrapper {
+                continue;
+            }
+            let told = || title(&command);
+            for (risk, why) in table::of_command(&command) {
+                raise(risk, format!("{why}: {}", told()));
             }
             if command.is_piped_into_a_shell {
-                raise(Risk::High, format!("it executes what another command prints: {}", command.text()));
+                raise(Risk::High, format!("it executes what another command prints: {}", told()));
+            } else if command.is_hidden {
+                raise(Risk::High, format!("what it executes can't be seen before it runs: {}", told()));
             }
+            for one in command.redirections.iter().filter(|one| one.writes) {
+                paths.push((one.path.clone(), true));
+            }
+            for path in command.mentioned_paths() {
+                if let Some((risk, why)) = table::of_path(path, false) {
+                    raise(risk, format!("{path} {why}"));
+                }
+            }
+            hosts.extend(command.mentioned_hosts());
         }
     }
-    for path in &action.paths {
+    paths.extend(action.paths.iter().map(|path| (path.clone(), action.kind != ActionKind::Read)));
+    for (path, changes) in &paths {
+        if let Some((risk, why)) = table::of_path(path, *changes) {
+            raise(risk, format!("{path} {why}"));
+        }
         match place.within(path) {
             None => raise(Risk::High, format!("{path} is outside the workspace")),
-            Some(inner) if action.kind != ActionKind::Read && !inner.is_empty() => {
+            Some(inner) if *changes && !inner.is_empty() => {
                 if let Err(refusal) = warrant.permits_path_write(inner.as_bytes()) {
-                    raise(
-                        Risk::High,
-                        format!("{inner}: a push of it would be refused ({})", refusal.rule.id()),
-                    );
+                    let rule = refusal.rule.id();
+                    raise(Risk::High, format!("{inner}: a push of it would be refused ({rule})"));
                 }
             }
             Some(_) => {}
         }
     }
-    for host in &action.hosts {
+    for host in &hosts {
         let (name, port) = host
             .rsplit_once(':')
             .and_then(|(name, port)| Some((name, port.parse().ok()?)))
@@ -133,3 +120,14 @@ pub fn assess(action: &Action, warrant: &Warrant, place: Place<'_>) -> Assessmen
     }
     found
 }
+
+/// A command in a reason: its beginning.
+fn title(command: &shell::Command) -> String {
+    const LONGEST: usize = 120;
+    let text: String =
+        command.text().chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
+    if text.chars().count() < LONGEST { text } else { format!("{text}…") }
+}
+
+#[cfg(test)]
+mod tests;

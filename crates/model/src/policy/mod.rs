@@ -7,13 +7,22 @@
 //! A policy asks and advises through the agent's own protocol. The wall is the warrant: what it does not grant can't be
 //! had with any answer.
 
+mod check;
+mod judge;
 pub mod shell;
+mod text;
 pub mod urls;
+mod walls;
 
-use crate::action::{Action, ActionKind};
+pub use check::{PolicyError, PolicyFlaw, PolicyRemark};
+pub use judge::{Circumstances, Judgement};
+pub use text::{TextPattern, TextPatternError};
+pub use walls::{Wall, Walls};
+
+use crate::action::ActionKind;
 use crate::agent::{AgentRole, ChoiceError, choice};
 use crate::approval::Risk;
-use crate::risk::Place;
+use crate::budget::CalendarDay;
 use crate::warrant::{HostPattern, PathPattern};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -31,81 +40,8 @@ choice!(
     }
 );
 
-/// A pattern over a text without structure: `*` stands for any characters, none included.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TextPattern(String);
-
-/// The text is no pattern.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a pattern has 1 to 1000 characters and no control characters")]
-pub struct TextPatternError;
-
-impl TextPattern {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether all of `text` is matched.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        let (mut p, mut t) = (0, 0);
-        let mut retry: Option<(usize, usize)> = None;
-        while t < text.len() {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    retry = Some((p + 1, t));
-                    p += 1;
-                }
-                Some(byte) if text.get(t) == Some(byte) => {
-                    p += 1;
-                    t += 1;
-                }
-                _ => match retry {
-                    Some((after, from)) => {
-                        retry = Some((after, from + 1));
-                        p = after;
-                        t = from + 1;
-                    }
-                    None => return false,
-                },
-            }
-        }
-        pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
-    }
-}
-
-impl FromStr for TextPattern {
-    type Err = TextPatternError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let good = (1..=1000).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        good.then(|| Self(text.to_owned())).ok_or(TextPatternError)
-    }
-}
-
-impl TryFrom<String> for TextPattern {
-    type Error = TextPatternError;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<TextPattern> for String {
-    fn from(pattern: TextPattern) -> Self {
-        pattern.0
-    }
-}
-
-impl fmt::Display for TextPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// One rule. Every list that is not empty has to match; within a list one entry is enough.
+/// One rule. Every list that is not empty has to match; within a list one entry is enough. An action is judged part by
+/// part (each command, path and host), so a rule names at most one of commands, paths and hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyRule {
@@ -132,13 +68,63 @@ pub struct PolicyRule {
     /// Actions of at least this risk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<Risk>,
+    /// The last day, in UTC, on which it counts; else it counts until it is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "day")]
+    pub until: Option<CalendarDay>,
     /// Why, for people and for the agent that is denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether its last day is over, see [`Policies::at`].
+    #[serde(skip)]
+    pub is_over: bool,
+}
+
+impl PolicyRule {
+    /// A rule about every action.
+    #[must_use]
+    pub const fn new(decision: Decision) -> Self {
+        Self {
+            decision,
+            tools: Vec::new(),
+            kinds: Vec::new(),
+            commands: Vec::new(),
+            paths: Vec::new(),
+            hosts: Vec::new(),
+            roles: Vec::new(),
+            risk: None,
+            until: None,
+            reason: None,
+            is_over: false,
+        }
+    }
+}
+
+mod day {
+    use super::CalendarDay;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    pub(super) fn serialize<S: Serializer>(day: &Option<CalendarDay>, to: S) -> Result<S::Ok, S::Error> {
+        match day {
+            Some(day) => to.collect_str(day),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<CalendarDay>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+    }
 }
 
 /// Most rules of one policy.
 pub const MOST_RULES: usize = 500;
+/// Most entries of one list of a rule.
+pub const MOST_ENTRIES: usize = 200;
+/// Longest reason of a rule, in characters.
+pub const LONGEST_REASON: usize = 300;
+/// Largest file of a policy, in bytes.
+pub const LARGEST_POLICY: usize = 256 * 1024;
 
 /// The rules of one layer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -204,38 +190,19 @@ pub struct PolicyLayer {
     pub policy: Policy,
 }
 
+/// The decision of a whole policy's rules is taken in the order of the file; a policy that stands in a file of its own has
+/// the same form as in `tipstaff.toml`: the table `[policy]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// The table.
+    pub policy: Policy,
+}
+
 /// All layers of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Policies(pub Vec<PolicyLayer>);
-
-/// A decision about one action, and who made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
-    /// The strictest of all layers.
-    pub decision: Decision,
-    /// Which rules decided so, for people: `the org, rule 3: "no pushes by hand"`.
-    pub because: Vec<String>,
-}
-
-/// What is judged, besides the action.
-#[derive(Debug, Clone, Copy)]
-pub struct Circumstances<'a> {
-    /// The role of the agent.
-    pub role: AgentRole,
-    /// The risk, by our reckoning.
-    pub risk: Risk,
-    /// Where the workspace is.
-    pub place: Place<'a>,
-}
-
-/// A part of an action that is judged by itself: nothing is let through in the company of something harmless.
-enum Part<'a> {
-    Whole,
-    Command(&'a str),
-    Path(&'a str),
-    Host(&'a str),
-}
 
 impl Policies {
     /// Whether any layer could ask about an action or deny one.
@@ -244,85 +211,20 @@ impl Policies {
         self.0.iter().any(|layer| layer.policy.restricts())
     }
 
-    /// What is done with an action. Without any opinion it is let through: the warrant is the wall.
+    /// The same at a moment, in milliseconds since the Unix epoch: rules whose last day is over don't count any more.
     #[must_use]
-    pub fn judge(&self, action: &Action, circumstances: Circumstances<'_>) -> Judgement {
-        let commands: Vec<String> = action
-            .commands
-            .iter()
-            .flat_map(|text| shell::commands(text))
-            .map(|command| command.text())
-            .collect();
-        let mut parts: Vec<Part<'_>> = commands.iter().map(|text| Part::Command(text)).collect();
-        parts.extend(action.paths.iter().map(|path| Part::Path(path)));
-        parts.extend(action.hosts.iter().map(|host| Part::Host(host)));
-        if parts.is_empty() {
-            parts.push(Part::Whole);
+    pub fn at(mut self, now_ms: i64) -> Self {
+        let today = CalendarDay::at(now_ms);
+        for rule in self.0.iter_mut().flat_map(|layer| &mut layer.policy.rules) {
+            rule.is_over = rule.until.is_some_and(|last| last < today);
         }
-        let mut judged = Judgement { decision: Decision::Allow, because: Vec::new() };
-        for layer in &self.0 {
-            for part in &parts {
-                let Some((decision, because)) = layer.judge(action, part, circumstances) else { continue };
-                if decision > judged.decision {
-                    judged = Judgement { decision, because: vec![because] };
-                } else if decision == judged.decision
-                    && decision != Decision::Allow
-                    && !judged.because.contains(&because)
-                {
-                    judged.because.push(because);
-                }
-            }
+        self
+    }
+
+    /// Adds a layer, unless it says nothing.
+    pub fn add(&mut self, origin: PolicyOrigin, policy: Policy) {
+        if !policy.is_empty() {
+            self.0.push(PolicyLayer { origin, policy });
         }
-        judged
-    }
-}
-
-impl PolicyLayer {
-    fn judge(
-        &self,
-        action: &Action,
-        part: &Part<'_>,
-        about: Circumstances<'_>,
-    ) -> Option<(Decision, String)> {
-        let found = self.policy.rules.iter().enumerate().find(|(_, rule)| rule.matches(action, part, about));
-        if let Some((index, rule)) = found {
-            let why = rule.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-            return Some((rule.decision, format!("{}, rule {}{why}", self.origin, index + 1)));
-        }
-        let default = self.policy.default?;
-        Some((default, format!("{}: what no rule names", self.origin)))
-    }
-}
-
-impl PolicyRule {
-    fn matches(&self, action: &Action, part: &Part<'_>, about: Circumstances<'_>) -> bool {
-        let any = |list: &[TextPattern], text: &str| list.iter().any(|pattern| pattern.matches(text));
-        let tool = self.tools.is_empty() || any(&self.tools, &action.tool);
-        let kind = self.kinds.is_empty() || self.kinds.contains(&action.kind);
-        let role = self.roles.is_empty() || self.roles.contains(&about.role);
-        let risk = self.risk.is_none_or(|least| about.risk >= least);
-        let command =
-            self.commands.is_empty() || matches!(part, Part::Command(text) if any(&self.commands, text));
-        let path =
-            self.paths.is_empty() || matches!(part, Part::Path(path) if self.matches_path(path, about.place));
-        let host = self.hosts.is_empty() || matches!(part, Part::Host(host) if self.matches_host(host));
-        tool && kind && role && risk && command && path && host
-    }
-
-    fn matches_path(&self, path: &str, place: Place<'_>) -> bool {
-        let inner = place.within(path);
-        self.paths.iter().any(|pattern| match &inner {
-            Some(inner) => pattern.matches_ignoring_case(inner.as_bytes()),
-            // Outside the workspace only the pattern of everything speaks of it.
-            None => pattern.as_str() == "**",
-        })
-    }
-
-    fn matches_host(&self, host: &str) -> bool {
-        let (name, port) = host
-            .rsplit_once(':')
-            .and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)))
-            .map_or((host, None), |(name, port)| (name, Some(port)));
-        self.hosts.iter().any(|pattern| pattern.matches(name, port.unwrap_or(pattern.port())))
     }
 }

@@ -100,6 +100,12 @@ impl HostPattern {
         }
     }
 
+    /// The same names on another port.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
+    }
+
     /// Whether it is one name, no wildcard.
     #[must_use]
     pub const fn is_one_host(&self) -> bool {
