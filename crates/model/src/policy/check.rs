@@ -307,7 +307,8 @@ impl fmt::Display for PolicyRule {
         } else {
             f.write_str(" everything")?;
         }
-        if !self.kinds.is_empty() && !(self.kinds == [ActionKind::Edit] && !self.paths.is_empty()) {
+        let is_told = self.kinds == [ActionKind::Edit] && !self.paths.is_empty();
+        if !(self.kinds.is_empty() || is_told) {
             write!(f, " of the kind {}", list(&self.kinds))?;
         }
         if !self.tools.is_empty() {

@@ -227,8 +227,8 @@ pub(super) fn of_path(path: &str, changes: bool) -> Option<(Risk, &'static str)>
         (None, None) => name == one,
     };
     let is_example = EXAMPLES.iter().any(|word| name.ends_with(word));
-    let holds = CREDENTIALS.iter().any(|one| named(&one))
-        || folders.iter().any(|folder| CREDENTIAL_FOLDERS.contains(folder));
+    let holds =
+        CREDENTIALS.iter().any(named) || folders.iter().any(|folder| CREDENTIAL_FOLDERS.contains(folder));
     if holds && !is_example {
         return Some((High, "may hold credentials"));
     }

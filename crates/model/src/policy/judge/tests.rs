@@ -96,7 +96,7 @@ fn a_command_is_as_strict_as_its_strictest_part_and_what_is_hidden_is_never_let_
     ] {
         let commands: Vec<&str> = if text.is_empty() { Vec::new() } else { vec![text] };
         assert_eq!(
-            decide(&[policy.clone()], &action(ActionKind::Execute, &commands, &[], &[])),
+            decide(std::slice::from_ref(&policy), &action(ActionKind::Execute, &commands, &[], &[])),
             expected,
             "{text}"
         );
@@ -129,7 +129,7 @@ fn paths_and_hosts_that_a_command_mentions_only_make_it_stricter() {
         ("cargo test", Allow),
     ] {
         assert_eq!(
-            decide(&[policy.clone()], &action(ActionKind::Execute, &[text], &[], &[])),
+            decide(std::slice::from_ref(&policy), &action(ActionKind::Execute, &[text], &[], &[])),
             expected,
             "{text}"
         );
@@ -159,13 +159,13 @@ fn rules_speak_of_their_kind_tool_path_and_host() {
         let paths: Vec<&str> = if path.is_empty() { Vec::new() } else { vec![path] };
         let hosts: Vec<&str> = if host.is_empty() { Vec::new() } else { vec![host] };
         assert_eq!(
-            decide(&[edits.clone()], &action(kind, &[], &paths, &hosts)),
+            decide(std::slice::from_ref(&edits), &action(kind, &[], &paths, &hosts)),
             expected,
             "{kind} {path} {host}"
         );
     }
     let outside = layer(None, vec![rule(Allow, "path:src/**"), rule(Ask, "path:**")]);
-    assert_eq!(decide(&[outside.clone()], &action(ActionKind::Edit, &[], &["/etc/x"], &[])), Ask);
+    assert_eq!(decide(std::slice::from_ref(&outside), &action(ActionKind::Edit, &[], &["/etc/x"], &[])), Ask);
     assert_eq!(decide(&[outside], &action(ActionKind::Edit, &[], &["src/x"], &[])), Allow);
     let all = layer(Some(Deny), vec![rule(Allow, "path:**")]);
     assert_eq!(decide(&[all], &action(ActionKind::Read, &[], &["/etc/x"], &[])), Deny);
@@ -351,11 +351,11 @@ proptest! {
         let mut both = first.clone();
         both.commands.extend(second.commands.clone());
         both.paths.extend(second.paths.clone());
-        let strictest = decide(&[one.clone()], &both);
+        let strictest = decide(std::slice::from_ref(&one), &both);
         for part in [&first, &second] {
             // An action without any part is judged as a whole, which the joined one need not be.
             if part_is_named(part) {
-                prop_assert!(strictest >= decide(&[one.clone()], part), "{:?}", part);
+                prop_assert!(strictest >= decide(std::slice::from_ref(&one), part), "{:?}", part);
             }
         }
     }

@@ -239,7 +239,7 @@ fn take_wrapper(
             });
             let is_number =
                 text.strip_prefix('-').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
-            *is_hidden |= !is_attached && !(is_number && name == "nice") && !wrapper.is_told;
+            *is_hidden |= !(is_attached || wrapper.is_told || (is_number && name == "nice"));
         }
     }
     let inner = at + wrapper.operands;
