@@ -26,6 +26,7 @@ const EXECUTE: &[&str] = &[
     "unified_exec",
     "terminal",
     "execute",
+    "monitor",
 ];
 const EDIT: &[&str] = &[
     "edit",

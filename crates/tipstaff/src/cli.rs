@@ -163,6 +163,7 @@ Examples:
   tipstaff run --protect 'migrations/**' -- make generate
   tipstaff run --agent claude-builder \"make the flaky test reliable\"
   tipstaff run --engine codex --budget 2 \"fix the typo in the README\"
+  tipstaff run --agent claude-builder --attended \"update the dependencies\"
   tipstaff run --dry-run -- true")]
 pub(crate) struct RunArgs {
     /// The repository: a path, or a URL (https, or http on loopback)
@@ -181,6 +182,10 @@ pub(crate) struct RunArgs {
     /// The model to ask, as MODEL or PROVIDER/MODEL [default: the agent's, else the engine's]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
+    /// Speak with the agent while it works: send it messages, interrupt it, be asked before it acts where a policy says
+    /// so. A policy that asks or denies attends by itself
+    #[arg(long)]
+    pub(crate) attended: bool,
     /// What to base on: a branch, tag or commit [default: HEAD]
     #[arg(long, value_name = "REF")]
     pub(crate) base: Option<String>,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tipstaff_engine::{Conversation, Step};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{ControlPlaneError, Rule, RunState, Steer, SteerId, SteerKind, SteerState};
-use tipstaff_sandbox::Running;
+use tipstaff_sandbox::{Running, SandboxError};
 use tokio::time::Instant;
 
 /// How often news are asked for while an agent is spoken with, and else.
@@ -30,6 +30,24 @@ const MOST_REMARKS: u32 = 3;
 const NOT_ATTENDED: &str =
     "nobody can speak with this run: its engine can't, or it was not started with --attended";
 const ENDING: &str = "the agent is ending: its turn is over and its input is closed";
+
+/// What can be made to stand still.
+pub(crate) trait Pausable {
+    /// Makes it stand still.
+    fn pause(&mut self) -> Result<(), SandboxError>;
+    /// Lets it go on.
+    fn unpause(&mut self) -> Result<(), SandboxError>;
+}
+
+impl Pausable for Running {
+    fn pause(&mut self) -> Result<(), SandboxError> {
+        Self::pause(self)
+    }
+
+    fn unpause(&mut self) -> Result<(), SandboxError> {
+        Self::unpause(self)
+    }
+}
 
 /// A run that goes on, and whoever attends to it.
 pub(crate) struct Attendance {
@@ -129,7 +147,11 @@ impl Attendance {
     }
 
     /// Asks for news and does what follows from them.
-    pub(crate) async fn look(&mut self, running: &mut Running, mut at: Present<'_, '_>) -> Result<(), End> {
+    pub(crate) async fn look(
+        &mut self,
+        running: &mut impl Pausable,
+        mut at: Present<'_, '_>,
+    ) -> Result<(), End> {
         let ids = self.talk.as_ref().map(|talk| talk.questions.ids()).unwrap_or_default();
         let news = match within(at.watch.control.news(ids)).await {
             Ok(news) => Some(news),
@@ -177,7 +199,7 @@ impl Attendance {
     async fn steer(
         &mut self,
         steer: Steer,
-        running: &mut Running,
+        running: &mut impl Pausable,
         at: &mut Present<'_, '_>,
     ) -> Result<(), End> {
         let known = self.steered.get(&steer.id).cloned();
@@ -201,7 +223,7 @@ impl Attendance {
     async fn follow(
         &mut self,
         kind: &SteerKind,
-        running: &mut Running,
+        running: &mut impl Pausable,
         at: &mut Present<'_, '_>,
     ) -> Result<(SteerState, Option<String>), End> {
         let refused = |note: &str| Ok((SteerState::Refused, Some(note.to_owned())));

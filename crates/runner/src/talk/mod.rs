@@ -8,6 +8,8 @@ mod attendance;
 mod input;
 mod questions;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attendance::Attendance;
 

@@ -182,7 +182,7 @@ fn task(
         secrets: arguments.ways.secret.clone(),
         submodules: false,
         lfs: false,
-        attended: false,
+        attended: arguments.attended,
         policy: Default::default(),
         ask_timeout_ms: None,
         resumes: None,
@@ -248,7 +248,27 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
     engine(engine_kind)
         .invocation(&request)
         .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
+    if arguments.attended {
+        can_be_attended(engine_kind, &EngineRequest { attended: true, ..request })?;
+    }
     Ok(Chosen { role, engine: engine_kind, command, model, provider, instructions })
+}
+
+/// Whether somebody can speak with the engine while it works.
+fn can_be_attended(kind: EngineKind, request: &EngineRequest<'_>) -> anyhow::Result<()> {
+    let conversation = engine(kind)
+        .conversation(request)
+        .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
+    if conversation.is_some() {
+        return Ok(());
+    }
+    Err(Problem::usage(
+        "engine-not-attended",
+        format!(
+            "nobody can speak with the engine {kind} while it works: leave --attended away, or choose an agent of another \
+             engine (`tipstaff agents list`); the run can still be paused, resumed and cancelled"
+        ),
+    ))
 }
 
 /// The first Ctrl-C or SIGTERM ends the run and keeps its work; the second one ends this program at once.

@@ -1,10 +1,12 @@
 //! The `claude-code` engine: Anthropic's `claude -p`, which asks Anthropic Messages.
 
+mod talk;
+
 use crate::invoke::{Checked, INSTRUCTIONS, PLACEHOLDER, variables, words};
 use crate::session::{
     Dialect, JsonLines, Outcome, Session, below, call_title, count, cut, list, micro_usd, output, text,
 };
-use crate::{Engine, EngineError, EngineRequest, Invocation, Models, Program, SessionReader};
+use crate::{Conversation, Engine, EngineError, EngineRequest, Invocation, Models, Program, SessionReader};
 use serde_json::Value;
 use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 
@@ -41,17 +43,27 @@ impl Engine for ClaudeCode {
 
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
-        // Its permission prompts have nobody to answer them; the sandbox is the wall. Servers that a repository
-        // configures are left out: they would run beside the agent, and the stream would not show them.
+        // Servers that a repository configures are left out: they would run beside the agent, and the stream would not
+        // show them.
         let mut argv = words([
             PROGRAM.name,
             "-p",
             "--output-format=stream-json",
             "--verbose",
-            "--permission-mode=bypassPermissions",
             "--strict-mcp-config",
             "--no-session-persistence",
         ]);
+        argv.extend(if request.attended {
+            words([
+                "--permission-mode=default",
+                "--input-format=stream-json",
+                "--permission-prompt-tool=stdio",
+                "--replay-user-messages",
+            ])
+        } else {
+            // Its permission prompts have nobody to answer them; the sandbox is the wall.
+            words(["--permission-mode=bypassPermissions"])
+        });
         argv.push(format!("--model={}", asked.model));
         argv.push(format!("--append-system-prompt-file={}", asked.at_home(INSTRUCTIONS)));
         if !asked.may_write() {
@@ -74,15 +86,29 @@ impl Engine for ClaudeCode {
             // Somebody else's models: there is no small one.
             env.extend(variables([("ANTHROPIC_DEFAULT_HAIKU_MODEL", asked.model)]));
         }
-        Ok(Invocation {
-            argv: asked.reading_prompt(argv),
-            env,
-            home: vec![asked.prompt_file(), asked.instructions_file()],
-        })
+        // The conversation says the prompt.
+        let (argv, home) = if request.attended {
+            (argv, vec![asked.instructions_file()])
+        } else {
+            (asked.reading_prompt(argv), vec![asked.prompt_file(), asked.instructions_file()])
+        };
+        Ok(Invocation { argv, env, home })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
         Some(JsonLines::boxed(Output::default()))
+    }
+
+    fn attended_reader(&self) -> Option<Box<dyn SessionReader>> {
+        Some(JsonLines::boxed(Output { attended: true, ..Output::default() }))
+    }
+
+    fn conversation(
+        &self,
+        request: &EngineRequest<'_>,
+    ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
+        let asked = Checked::new(self.kind(), &MODELS, request)?;
+        Ok(Some(Box::new(talk::Talk::new(asked.prompt))))
     }
 }
 
@@ -91,11 +117,24 @@ impl Engine for ClaudeCode {
 struct Output {
     /// Names of tools whose calls were denied.
     denied: Vec<String>,
+    /// Whether the session is spoken with: lines of that conversation are no events, and it may have several results.
+    attended: bool,
+    /// What earlier results said was used and what it cost: they add up.
+    told: (Usage, u64),
 }
 
 impl Dialect for Output {
     fn events(&mut self, value: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
         match (text(value, &["type"])?, text(value, &["subtype"])) {
+            ("control_request" | "control_response" | "control_cancel_request", _) if self.attended => {
+                Some(Vec::new())
+            }
+            // What we said, once it has read it.
+            ("user", _) if self.attended && value.get("isReplay") == Some(&Value::Bool(true)) => {
+                Some(Vec::new())
+            }
+            // A count that runs along while it waits for an answer.
+            ("tool_progress", _) if self.attended => Some(Vec::new()),
             ("system", Some("init")) => Some(vec![AgentEvent::Started {
                 session: text(value, &["session_id"]).map(|id| cut(id, 256)),
                 model: text(value, &["model"]).map(|model| cut(model, 256)),
@@ -118,7 +157,9 @@ impl Dialect for Output {
         // It ends well after every call of a tool was denied, with nothing done.
         let missing: Vec<&str> =
             self.denied.iter().filter(|name| !session.worked.contains(name)).map(String::as_str).collect();
-        (!missing.is_empty()).then(|| {
+        // Where a person was asked, a no is an answer, and the rest of the work may well be done.
+        let excused = self.attended && !session.worked.is_empty();
+        (!missing.is_empty() && !excused).then(|| {
             format!("it says that it is done, but it was not permitted to use {}", missing.join(", "))
         })
     }
@@ -146,13 +187,28 @@ impl Output {
             let why = why.into_iter().find(|why| !why.is_empty() && *why != "success");
             Outcome::Failed(cut(why.unwrap_or("its result is an error"), 4096))
         };
-        vec![
-            AgentEvent::Usage {
-                usage: usage(value),
-                claimed_micro_usd: micro_usd(value.get("total_cost_usd")),
-            },
-            session.finished(outcome, value.get("num_turns").and_then(Value::as_u64)),
-        ]
+        vec![self.used(value), session.finished(outcome, value.get("num_turns").and_then(Value::as_u64))]
+    }
+}
+
+impl Output {
+    /// What was used since the last result.
+    fn used(&mut self, value: &Value) -> AgentEvent {
+        let (now, claimed) = (usage(value), micro_usd(value.get("total_cost_usd")));
+        if !self.attended {
+            return AgentEvent::Usage { usage: now, claimed_micro_usd: claimed };
+        }
+        let (before, cost) = self.told;
+        self.told = (now, claimed.unwrap_or(cost));
+        let usage = Usage {
+            input: now.input.saturating_sub(before.input),
+            cache_read: now.cache_read.saturating_sub(before.cache_read),
+            cache_write: now.cache_write.saturating_sub(before.cache_write),
+            cache_write_1h: now.cache_write_1h.saturating_sub(before.cache_write_1h),
+            output: now.output.saturating_sub(before.output),
+            reasoning: now.reasoning.saturating_sub(before.reasoning),
+        };
+        AgentEvent::Usage { usage, claimed_micro_usd: claimed.map(|claimed| claimed.saturating_sub(cost)) }
     }
 }
 
