@@ -7,6 +7,9 @@
 
 #[cfg(test)]
 mod approvals;
+#[cfg(test)]
+mod attended_codex;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod backend;
