@@ -40,7 +40,7 @@ pub use inspected::{
     UpstreamTrust,
 };
 pub use limits::Bounds;
-pub use mirror::{FileAt, Mirror, MirrorLimits, Mirrors, Pinned};
+pub use mirror::{CommitEntry, FileAt, Mirror, MirrorLimits, Mirrors, Pinned};
 pub use provenance::{CommitEvidence, CommitReader};
 pub use publish::{
     CredentialSource, GitCredential, PublishError, Publisher, Publishing, Pushed, UpstreamLook,

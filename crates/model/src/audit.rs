@@ -52,6 +52,14 @@ actions! {
     RunState = "run.state";
     /// The sandbox of a run started.
     SandboxStarted = "sandbox.started";
+    /// The set-up of a repository begins in its sandbox.
+    SetupStarted = "setup.started";
+    /// How the set-up of a repository ended.
+    SetupEnded = "setup.ended";
+    /// What an earlier set-up made was laid into a workspace.
+    SetupReused = "setup.reused";
+    /// A person removed what set-ups made.
+    SetupCleared = "setup.cleared";
     /// Something was refused.
     Refused = "refused";
     /// A push was accepted into quarantine.

@@ -29,6 +29,8 @@ pub enum EventKind {
     Approval,
     /// What a person told the run: the body is a [`Steer`](crate::Steer) with its state.
     Steer,
+    /// The set-up of the repository: its beginning, a piece of its output, its end.
+    Setup,
 }
 
 impl EventKind {
@@ -47,6 +49,7 @@ impl EventKind {
             Self::Verify => "verify",
             Self::Approval => "approval",
             Self::Steer => "steer",
+            Self::Setup => "setup",
         }
     }
 
@@ -65,6 +68,7 @@ impl EventKind {
             Self::Verify,
             Self::Approval,
             Self::Steer,
+            Self::Setup,
         ]
         .into_iter()
         .find(|kind| kind.as_str() == word)

@@ -5,6 +5,7 @@ use crate::id::{RunId, TaskId};
 use crate::policy::Policy;
 use crate::refusal::Refusal;
 use crate::repository::{CommitId, RefName, RepositoryName};
+use crate::setup::{SetupChoice, SetupReport};
 use crate::state::{ExitReason, RunState};
 use crate::warrant::HostRules;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct TaskSpec {
     /// The names of the secrets that it holds handles of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Whether the repository's set-up is done.
+    #[serde(default, skip_serializing_if = "SetupChoice::is_usual")]
+    pub setup: SetupChoice,
     /// Whether submodules are checked out.
     pub submodules: bool,
     /// Whether LFS content is fetched.
@@ -126,6 +130,8 @@ pub struct RunUpdate {
     pub deletions: Option<u64>,
     /// Where the workspace lies, until it is destroyed.
     pub workspace: Option<String>,
+    /// What its set-up came to.
+    pub setup: Option<SetupReport>,
 }
 
 /// The one object that `--json` ends with.
@@ -159,6 +165,9 @@ pub struct RunSummary {
     pub tokens: u64,
     /// From start to end, in milliseconds.
     pub duration_ms: u64,
+    /// What its set-up came to, where its repository has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<SetupReport>,
     /// What was refused.
     pub refusals: Vec<Refusal>,
     /// What went wrong, in our words.

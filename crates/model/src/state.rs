@@ -121,6 +121,8 @@ pub enum ExitReason {
     Signalled,
     /// The agent ended without having done the work, whatever its exit code.
     AgentFailed,
+    /// The set-up of the repository failed; the command or agent never started.
+    SetupFailed,
     /// A command of the verification failed.
     VerifyFailed,
     /// The time was over.
@@ -151,11 +153,12 @@ pub enum ExitReason {
 
 impl ExitReason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Completed,
         Self::CommandFailed,
         Self::Signalled,
         Self::AgentFailed,
+        Self::SetupFailed,
         Self::VerifyFailed,
         Self::TimedOut,
         Self::Stalled,
@@ -179,6 +182,7 @@ impl ExitReason {
             Self::CommandFailed => "command_failed",
             Self::Signalled => "signalled",
             Self::AgentFailed => "agent_failed",
+            Self::SetupFailed => "setup_failed",
             Self::VerifyFailed => "verify_failed",
             Self::TimedOut => "timed_out",
             Self::Stalled => "stalled",
@@ -203,6 +207,7 @@ impl ExitReason {
             Self::CommandFailed
             | Self::Signalled
             | Self::AgentFailed
+            | Self::SetupFailed
             | Self::VerifyFailed
             | Self::OutOfMemory
             | Self::OutOfDisk

@@ -8,8 +8,11 @@ use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect};
 use crate::manner::Manner;
 use crate::prepare::{Materials, layer_picture, prepare};
+use crate::compile::engine_request;
+use crate::prepare::{Materials, layer_picture};
 use crate::project::{Project, VerifyWorkspace};
 use crate::runner::{Job, Outcome, Runner};
+use crate::setup::{Ready, SettingUp};
 use crate::verify::{Verified, Verifying, narrowed};
 use crate::work::{Worked, judge};
 use crate::{RunLock, recover};
@@ -81,6 +84,9 @@ impl Runner {
         // What is not on record keeps its workspace and its lock: the next start marks the run, and then removes them.
         if told.is_ok() {
             self.clean_up(run, job.lock, control.as_ref(), observer.as_ref()).await?;
+        }
+        if job.setup.is_some() {
+            self.setups_written_out(job.warrant.warrant.org);
         }
         // Old checkouts only cost room.
         let _pruned =
@@ -156,6 +162,7 @@ impl Runner {
             name,
             identity: identity.clone(),
             base_branch: job.base_branch.clone(),
+            over: None,
         };
         let mut prepared = prepare(materials(!self.no_overlay.load(Ordering::Relaxed), "workspace")).await?;
         let project = Project::of_checkout(&prepared.base)?;
@@ -178,6 +185,16 @@ impl Runner {
         let serve = |listener: TcpListener| serve_under(&live, listener, (None, None));
         let serve_agent =
             |listener: TcpListener| serve_under(&live, listener, (job.gateway.clone(), inspection.clone()));
+        let serve_setup =
+            |live: &Arc<LiveWarrant>, listener: TcpListener| serve_under(live, listener, (None, None));
+        let (materials, serve_setup) = (&materials, &serve_setup);
+        let setting_up =
+            SettingUp { runner: self, job, live: &live, control, observer, materials, serve: serve_setup };
+        let (mut prepared, mut laid) = match setting_up.ready().await? {
+            Ready::Workspace(prepared, laid) => (prepared, laid),
+            Ready::Ended(update) => return Ok(update),
+        };
+        let project = Project::of_checkout(&prepared.base)?;
 
         let mut before = layer_picture(&prepared);
         let attended = || manner.attended(job, &warrant, &self.config.entropy);
@@ -199,7 +216,10 @@ impl Runner {
             && !self.no_overlay.swap(true, Ordering::Relaxed)
         {
             recover::remove_folder(&self.config.layout, run)?;
-            prepared = prepare(materials(false, "workspace")).await?;
+            (prepared, laid) = match setting_up.ready().await? {
+                Ready::Workspace(prepared, laid) => (prepared, laid),
+                Ready::Ended(update) => return Ok(update),
+            };
             before = None;
             worked = self
                 .work(
@@ -285,11 +305,8 @@ impl Runner {
             && let Some(commit) = end.commit.clone()
         {
             let fresh = project.verify.workspace == VerifyWorkspace::Fresh;
-            let checked = if fresh {
-                Some(prepare(materials(!self.no_overlay.load(Ordering::Relaxed), "verify")).await?)
-            } else {
-                None
-            };
+            let checked =
+                if fresh { Some(setting_up.workspace(laid.as_ref(), "verify").await?) } else { None };
             let id = WarrantId::new(clock.as_ref(), self.config.entropy.as_ref());
             let lesser = Arc::new(LiveWarrant::new(narrowed(&live.warrant(), id)?, Arc::clone(clock)));
             let narrowed_further = |now: &Warrant| {

@@ -85,7 +85,7 @@ pub(crate) async fn collect(
             identity: prepared.identity.clone(),
             workspace: prepared.workspace.clone(),
             grants: Vec::new(),
-            read_only_mounts: prepared.read_only_mounts.clone(),
+            read_only_mounts: prepared.read_only_mounts.iter().chain(&prepared.exclude).cloned().collect(),
             env: env.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             argv: ["sh", "-c", SCRIPT, "tipstaff-collect"].into_iter().map(OsString::from).collect(),
             stdio: StdioPolicy::PIPED_OUTPUT,
@@ -141,7 +141,7 @@ pub(crate) fn no_listener() -> RunnerError {
 
 /// Reads a pipe to its end, keeps at most `limit` bytes and says whether that was all. The rest is read too, so that
 /// the writer is not held up, and dropped.
-fn read_bounded(pipe: Option<OwnedFd>, limit: u64) -> JoinHandle<(Vec<u8>, bool)> {
+pub(crate) fn read_bounded(pipe: Option<OwnedFd>, limit: u64) -> JoinHandle<(Vec<u8>, bool)> {
     tokio::spawn(async move {
         let mut kept = Vec::new();
         let Some(Ok(pipe)) = pipe.map(Receiver::from_owned_fd) else { return (kept, false) };

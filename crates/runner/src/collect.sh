@@ -25,6 +25,8 @@ inner() { git --git-dir="$dir" --work-tree=/work -c core.hooksPath=/dev/null -c 
 git init -q --bare --template= "$dir" || { say 'no git directory for the collection'; exit 11; }
 mkdir -p "$dir/info" "$dir/objects/info"
 printf '/.tipstaff-collect-*/\n' >"$dir/info/exclude"
+# What the set-up of the repository made is no part of the change.
+if [ -f /tipstaff/setup-exclude ]; then cat /tipstaff/setup-exclude >>"$dir/info/exclude"; fi
 # Objects of the workspace, and those that the host lends read-only.
 if [ -d /work/.git/objects ]; then printf '/work/.git/objects\n' >>"$dir/objects/info/alternates"; fi
 for lent in ${TIPSTAFF_ALTERNATES:-}; do printf '%s\n' "$lent" >>"$dir/objects/info/alternates"; done

@@ -67,6 +67,24 @@ pub enum RunnerError {
         "tipstaff.toml of the base commit can't be used: {0}; correct it and commit, or base the run on a commit without it"
     )]
     ProjectFile(String),
+    /// The set-up of the repository failed.
+    #[error(
+        "the set-up of the repository failed: {0}; nothing else was started. Its output is in `tipstaff runs show --transcript`; correct the set-up, or leave it out with --no-setup"
+    )]
+    SetupFailed(String),
+    /// The set-up of the base commit can't be used.
+    #[error("the set-up of the base commit can't be used: {0}; or leave it out with --no-setup")]
+    SetupUnusable(String),
+    /// A file that the set-up wants from the person's tree is not copied.
+    #[error(
+        "setup.copy in tipstaff.toml names {path}, which is not copied: {why}; name another file, or leave the set-up out with --no-setup"
+    )]
+    SetupCopy {
+        /// Which.
+        path: String,
+        /// Why not.
+        why: String,
+    },
     /// Less than the reserve is free on the disk that holds the state.
     #[error(
         "only {free_mib} MiB are free on the disk of {place}; {wanted_mib} MiB are needed to start a run: free some, or move TIPSTAFF_HOME"
@@ -97,6 +115,9 @@ impl RunnerError {
             Self::EngineMissing { .. } => "engine-missing",
             Self::EngineTooOld { .. } => "engine-too-old",
             Self::ProjectFile(_) => "project-file",
+            Self::SetupFailed(_) => "setup-failed",
+            Self::SetupUnusable(_) => "setup-unusable",
+            Self::SetupCopy { .. } => "setup-copy-refused",
             Self::Io { .. } => "runner-io",
             Self::DiskNearlyFull { .. } => "disk-nearly-full",
         }
@@ -111,6 +132,8 @@ impl RunnerError {
             Self::EngineMissing { .. } | Self::EngineTooOld { .. } => ExitReason::AgentFailed,
             Self::Engine(_) | Self::ProjectFile(_) => ExitReason::CommandFailed,
             Self::ControlPlane(ControlPlaneError::LeaseLost) => ExitReason::LeaseLost,
+            Self::SetupFailed(_) | Self::SetupUnusable(_) => ExitReason::SetupFailed,
+            Self::SetupCopy { .. } => ExitReason::Refused,
             Self::DiskNearlyFull { .. } => ExitReason::OutOfDisk,
             Self::Broker(_) | Self::Inspection(_) | Self::ControlPlane(_) | Self::Io { .. } => {
                 ExitReason::Internal

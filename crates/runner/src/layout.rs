@@ -20,9 +20,14 @@ impl Layout {
     /// [`RunnerError::Io`] when a folder can't be made.
     pub fn create(home: impl Into<PathBuf>) -> Result<Self, RunnerError> {
         let layout = Self { home: home.into() };
-        for folder in
-            [layout.home.clone(), layout.mirrors(), layout.checkouts(), layout.runs(), layout.results()]
-        {
+        for folder in [
+            layout.home.clone(),
+            layout.mirrors(),
+            layout.checkouts(),
+            layout.runs(),
+            layout.results(),
+            layout.setups(),
+        ] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -60,6 +65,12 @@ impl Layout {
     #[must_use]
     pub fn checkouts(&self) -> PathBuf {
         self.home.join("checkouts")
+    }
+
+    /// What set-ups of repositories made, one folder for each org.
+    #[must_use]
+    pub fn setups(&self) -> PathBuf {
+        self.home.join("setups")
     }
 
     /// One folder for each live run; what is left of a dead one is removed by the next start.

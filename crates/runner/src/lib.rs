@@ -19,6 +19,7 @@ mod project;
 mod recover;
 mod runner;
 mod session;
+mod setup;
 mod supervise;
 mod talk;
 mod trust;
@@ -36,5 +37,9 @@ pub use program::{FoundProgram, find_program};
 pub use project::{Lockfiles, PROJECT_FILE, Project, PushRules, Verification, VerifyWorkspace, wrong_line};
 pub use recover::{Leftover, leftovers, remove_leftover};
 pub use runner::{Job, JobInspection, Outcome, Runner, RunnerConfig};
+pub use setup::{
+    JobSetup, ListedSetup, SETUP_SCRIPT, SetupCache, SetupCacheBounds, SetupEntry, SetupOutlook, SetupPlan,
+    SetupScript, SetupTable,
+};
 pub use supervise::{Cancel, Stall};
 pub use wait::wait_for;

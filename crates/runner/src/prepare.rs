@@ -27,6 +27,8 @@ pub struct Prepared {
     pub measured: PathBuf,
     /// How the base's branch is called, where it has one.
     pub base_branch: Option<String>,
+    /// For the collection: what is no part of the run's change.
+    pub exclude: Option<ReadOnlyMount>,
     // The lower layer stays while this is held.
     _checkout: Option<Checkout>,
 }
@@ -55,6 +57,8 @@ pub(crate) struct Materials<'a> {
     pub(crate) name: &'static str,
     pub(crate) identity: RunIdentity,
     pub(crate) base_branch: Option<String>,
+    /// What lies between the base and what the run writes.
+    pub(crate) over: Option<PathBuf>,
 }
 
 /// Bytes that are free on the disk of `path`.
@@ -64,7 +68,7 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 
 /// Makes the workspace.
 pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, RunnerError> {
-    let Materials { layout, run, warrant, mirror, checkouts, overlay, name, identity, base_branch } =
+    let Materials { layout, run, warrant, mirror, checkouts, overlay, name, identity, base_branch, over } =
         materials;
     if let Some(free) = free_bytes(layout.home())
         && free < 2 * DISK_RESERVE
@@ -108,11 +112,12 @@ pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, Runner
         give(&upper, &identity)?;
         return Ok(Prepared {
             identity,
-            workspace: Workspace::Overlay { lower: checkout.path().to_owned(), over: None, state },
+            workspace: Workspace::Overlay { lower: checkout.path().to_owned(), over, state },
             read_only_mounts: Vec::new(),
             base: checkout.path().to_owned(),
             measured: upper,
             base_branch,
+            exclude: None,
             _checkout: Some(checkout),
         });
     }
@@ -128,12 +133,13 @@ pub(crate) async fn prepare(materials: Materials<'_>) -> Result<Prepared, Runner
         base: path.clone(),
         measured: path,
         base_branch,
+        exclude: None,
         _checkout: None,
     })
 }
 
 /// Gives a small tree of ours to the run's user, when that is somebody else. Nobody else writes there yet.
-fn give(tree: &Path, identity: &RunIdentity) -> Result<(), RunnerError> {
+pub(crate) fn give(tree: &Path, identity: &RunIdentity) -> Result<(), RunnerError> {
     use std::os::unix::fs::MetadataExt;
     let owner = std::fs::symlink_metadata(tree).map_err(RunnerError::io("preparing the workspace"))?.uid();
     if owner == identity.uid() {

@@ -4,6 +4,7 @@
 //! counts from the next run on, after a person has taken the change in.
 
 use crate::RunnerError;
+use crate::setup::SetupTable;
 use serde::Deserialize;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +33,8 @@ pub struct Project {
     pub push: PushRules,
     /// Which actions are let through, asked about or denied; one layer among others, and it can only be stricter.
     pub policy: Policy,
+    /// What is done before a command or an agent starts.
+    pub setup: SetupTable,
 }
 
 /// The `[push]` table: what a repository asks of every change of an agent. It narrows warrants; the one thing that it
@@ -135,6 +138,7 @@ impl Project {
         if project.verify.commands.iter().any(|command| command.trim().is_empty() || command.contains('\0')) {
             return Err(RunnerError::ProjectFile("verify.commands has an empty command".to_owned()));
         }
+        project.setup.check().map_err(RunnerError::ProjectFile)?;
         let push = &project.push;
         for (name, list) in [("protect", &push.protect), ("allow_secrets", &push.allow_secrets)] {
             if list.len() > MOST_PATTERNS {

@@ -44,6 +44,8 @@ pub struct RunnerConfig {
     pub host_addresses: Arc<BTreeMap<String, Vec<IpAddr>>>,
     /// How long an agent may do nothing.
     pub stall: Stall,
+    /// Whether workspaces are layers over a shared checkout, where the kernel can.
+    pub layers: bool,
 }
 
 /// Carries leases out. Cheap to share; any number of runs at once.
@@ -72,6 +74,8 @@ pub struct Job {
     pub gateway: Option<GatewayConfig>,
     /// What inspected hosts need besides the run's own authority; `None` where the warrant inspects none.
     pub inspection: Option<JobInspection>,
+    /// The repository's set-up, where it has one.
+    pub setup: Option<crate::JobSetup>,
     /// Takes secrets out of everything that the run says; knows the live ones.
     pub redactor: Redactor,
     /// The policies of the org, the project, the agent and the run; the repository's own is read at the base commit.
@@ -112,7 +116,8 @@ impl Runner {
     /// A runner over a state folder.
     #[must_use]
     pub const fn new(config: RunnerConfig) -> Self {
-        Self { config, no_overlay: AtomicBool::new(false) }
+        let no_overlay = AtomicBool::new(!config.layers);
+        Self { config, no_overlay }
     }
 
     /// The mirrors of one tenant; two tenants never share one.

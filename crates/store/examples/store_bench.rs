@@ -91,6 +91,7 @@ fn spec() -> TaskSpec {
         protect: Vec::new(),
         host_rules: Vec::new(),
         secrets: Vec::new(),
+        setup: Default::default(),
         submodules: false,
         lfs: false,
         attended: false,

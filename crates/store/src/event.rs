@@ -5,7 +5,7 @@ use crate::lease::Lease;
 use crate::signal::Topic;
 use crate::sql::{Columns, Value, statements, values};
 use crate::transaction::{OrgRead, OrgTx};
-use tipstaff_model::{EventDraft, EventKind, RunId};
+use tipstaff_model::{EventDraft, EventKind, RunId, SetupReport};
 
 statements! {
     // Whoever appends holds the task's row: a worker by its lease, anybody else by this.
@@ -17,6 +17,8 @@ statements! {
     scoped EVENT_LAST = "select coalesce(max(seq), 0) from event where org_id = $1 and run_id = $2";
     scoped EVENT_LIST =
         "select seq, at, kind, body from event where org_id = $1 and run_id = $2 and seq > $3 order by seq limit $4";
+    scoped EVENT_LAST_OF_KIND =
+        "select body from event where org_id = $1 and run_id = $2 and kind = $3 order by seq desc limit 1";
 }
 
 /// A stored event.
@@ -48,6 +50,18 @@ impl OrgRead {
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let rows = self.all(EVENT_LIST, values![run, after, i64::from(limit)]).await?;
         rows.iter().map(|row| event(row.read("event"))).collect()
+    }
+
+    /// What the set-up of a run came to, where it has ended.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn setup_report(&mut self, run: RunId) -> Result<Option<SetupReport>, StoreError> {
+        let row = self.first(EVENT_LAST_OF_KIND, values![run, EventKind::Setup.as_str()]).await?;
+        let Some(row) = row else { return Ok(None) };
+        let body: serde_json::Value = row.read("event").json("body")?;
+        // The last one is the report, unless the set-up was ended from outside.
+        Ok(body.get("report").and_then(|report| serde_json::from_value(report.clone()).ok()))
     }
 }
 

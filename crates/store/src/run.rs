@@ -8,7 +8,9 @@ use crate::sql::{Columns, Value, statements, values};
 use crate::task::LAST_ID;
 use crate::transaction::{OrgRead, OrgTx};
 use tipstaff_model::run::RunUpdate;
-use tipstaff_model::{CommitId, ExitReason, RefName, RunId, RunState, RunSummary, TaskId, WarrantId};
+use tipstaff_model::{
+    CommitId, ExitReason, RefName, RunId, RunState, RunSummary, SetupReport, TaskId, WarrantId,
+};
 
 macro_rules! run_columns {
     () => {
@@ -254,16 +256,23 @@ impl OrgRead {
     pub async fn run_summary(&mut self, id: RunId) -> Result<Option<RunSummary>, StoreError> {
         let Some(run) = self.run_get(id).await? else { return Ok(None) };
         let refusals = self.refusal_list(id).await?.into_iter().map(|stored| stored.refusal).collect();
+        let setup = self.setup_report(id).await?;
         let Some(base_commit) = run.base_commit else {
             let task = self.task_get(run.task).await?.ok_or(StoreError::Missing { what: "task" })?;
             let base = task.spec.base_commit.clone();
-            return Ok(Some(self.summary(run, base, refusals)));
+            return Ok(Some(self.summary(run, base, refusals, setup)));
         };
         let run = Run { base_commit: None, ..run };
-        Ok(Some(self.summary(run, base_commit, refusals)))
+        Ok(Some(self.summary(run, base_commit, refusals, setup)))
     }
 
-    fn summary(&self, run: Run, base_commit: CommitId, refusals: Vec<tipstaff_model::Refusal>) -> RunSummary {
+    fn summary(
+        &self,
+        run: Run,
+        base_commit: CommitId,
+        refusals: Vec<tipstaff_model::Refusal>,
+        setup: Option<SetupReport>,
+    ) -> RunSummary {
         let until = run.ended_at.unwrap_or_else(|| self.inner.now());
         // A branch without a commit holds no change.
         let branch = run.commit.as_ref().and(run.branch.as_ref()).map(|branch| branch.short().to_owned());
@@ -282,6 +291,7 @@ impl OrgRead {
             cost_micro_usd: run.cost_micro_usd,
             tokens: run.tokens,
             duration_ms: u64::try_from(until.saturating_sub(run.started_at)).unwrap_or(0),
+            setup,
             refusals,
             error: run.error,
         }

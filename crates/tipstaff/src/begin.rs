@@ -6,6 +6,7 @@ use crate::control::teller::Teller;
 use crate::control::{LedgerParts, LocalControlPlane};
 use crate::exit::Problem;
 use crate::models::RunModels;
+use crate::setup::PlannedSetup;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
@@ -155,13 +156,15 @@ pub(crate) async fn begin(
     cancel: Cancel,
     rules: &PushRules,
     asked: RunModels,
+    setup: Option<PlannedSetup>,
 ) -> anyhow::Result<Begun> {
     let run = lease.run();
     let bound = crate::bound::read(&mut tx, &task.secrets).await?;
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
     let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let RunModels { grants, gateway, redactor } = asked;
-    let warrant = warrant_of(context, &task, &bound, (lease.task(), run), (grants, rules))?;
+    let mut warrant = warrant_of(context, &task, &bound, (lease.task(), run), (grants, rules))?;
+    warrant.setup = setup.as_ref().map(|setup| setup.grant.clone());
     let inspection = crate::bound::inspection(context, &warrant, bound)?;
     let values = inspection.iter().flat_map(|inspection| &inspection.secrets).map(|(_, held)| held.value());
     let redactor = redactor.and_values(values);
@@ -235,6 +238,7 @@ pub(crate) async fn begin(
             gateway,
             inspection,
             redactor,
+            setup: setup.map(|setup| setup.job),
             policies: Policies::default(),
         },
         control: Arc::new(control),

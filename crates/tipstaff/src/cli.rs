@@ -6,6 +6,7 @@ mod money;
 mod policy;
 mod projects;
 mod publish;
+mod setup;
 mod ways;
 
 pub(crate) use approvals::{AllowArgs, ApprovalsCommand, SayArgs};
@@ -16,6 +17,7 @@ pub(crate) use money::{
 pub(crate) use policy::{DroppedHost, ExplainArgs, LearnArgs, NarrowArgs, PolicyCommand};
 pub(crate) use projects::ProjectsCommand;
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
+pub(crate) use setup::SetupCommand;
 pub(crate) use ways::{BindingArgs, WaysArgs};
 
 use clap::{Args, Parser, Subcommand};
@@ -121,6 +123,9 @@ pub(crate) enum Command {
     Budgets(BudgetsCommand),
     /// What was spent, by model, agent, project, person or day
     Costs(CostsArgs),
+    /// What set-ups of repositories made, kept for later runs
+    #[command(subcommand)]
+    Setup(SetupCommand),
     /// Take secrets out of text, from standard input to standard output
     Redact(RedactArgs),
     /// Prepare a PostgreSQL database
@@ -211,6 +216,12 @@ pub(crate) struct RunArgs {
     /// Say at the end what was refused and how it could be granted; nothing more passes than without it
     #[arg(long, conflicts_with_all = ["dry_run", "queue"])]
     pub(crate) learn: bool,
+    /// Leave the repository's set-up out (.tipstaff/setup and [setup] in tipstaff.toml of the base)
+    #[arg(long)]
+    pub(crate) no_setup: bool,
+    /// Do the repository's set-up even where what an earlier one made is kept
+    #[arg(long, conflicts_with = "no_setup")]
+    pub(crate) fresh_setup: bool,
     /// Print the warrant and the compiled rules; run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -1,7 +1,9 @@
 //! `config.toml` in the state folder: what the operator of this machine decides. Absent is fine.
 
+mod setup;
 mod upstream;
 
+pub(crate) use setup::SetupConfig;
 pub(crate) use upstream::{LoginProgram, ModelsConfig, RouteConfig, UpstreamConfig, check_hops};
 
 use crate::exit::Problem;
@@ -35,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) money: MoneyConfig,
     /// Whom to tell about budgets.
     pub(crate) notify: NotifyConfig,
+    /// What set-ups of repositories may reach, and how much is kept of them.
+    pub(crate) setup: SetupConfig,
 }
 
 /// The reserve of a run that nobody configured: $0.05.
@@ -121,6 +125,8 @@ pub(crate) struct RunConfig {
     stall_warning: Option<String>,
     /// After how long an agent that does nothing is stopped; `0s` for never.
     stall_stop: Option<String>,
+    /// Whether workspaces are layers over a shared checkout, where the kernel can; `false`: each is a clone of its own.
+    pub(crate) layers: Option<bool>,
 }
 
 impl Config {

@@ -234,6 +234,7 @@ impl Context {
             allow_private_addresses: Vec::new(),
             host_addresses: Arc::new(self.config.network.host_addresses()?),
             stall,
+            layers: self.config.run.layers.unwrap_or(true),
         });
         Ok((Arc::new(runner), done?))
     }

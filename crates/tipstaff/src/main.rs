@@ -15,6 +15,7 @@ mod learn;
 mod models;
 mod notify;
 mod output;
+mod setup;
 mod transcript;
 mod watch;
 
@@ -106,6 +107,7 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Budgets(command) => {
             commands::budgets::budgets(command, Context::open(env, output).await?).await
         }
+        Command::Setup(command) => commands::setup::setup(command, Context::open(env, output).await?).await,
         Command::Costs(arguments) => {
             commands::costs::costs(arguments, Context::open(env, output).await?).await
         }

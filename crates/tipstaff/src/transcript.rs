@@ -1,10 +1,11 @@
 //! A session as people read it: one form for the live view, the transcript, the replay and Markdown.
 
-use crate::output::Tone;
+use crate::output::{Tone, span};
 use crate::watch::plain;
 use serde_json::Value;
 use tipstaff_model::{
-    AgentEvent, Approval, ApprovalState, EventKind, FileChangeKind, Steer, SteerKind, SteerState,
+    AgentEvent, Approval, ApprovalState, EventKind, FileChangeKind, SetupOutcome, SetupReport, Steer,
+    SteerKind, SteerState,
 };
 use tipstaff_store::Event;
 
@@ -136,6 +137,31 @@ pub(crate) fn of_steer(steer: &Steer, state: &str, note: &str) -> Piece {
     Piece::Line(tone, plain(&format!("{what} ({state}{note})")))
 }
 
+/// What an event of a set-up looks like.
+fn of_setup(body: &Value) -> Piece {
+    let report =
+        body.get("report").and_then(|report| serde_json::from_value::<SetupReport>(report.clone()).ok());
+    match report {
+        Some(report) => {
+            let tone = if report.outcome == SetupOutcome::Failed { Tone::Bad } else { Tone::Good };
+            Piece::Line(tone, format!("set-up: {}", setup_in_words(&report)))
+        }
+        None if body.get("step").is_some() => {
+            Piece::Line(Tone::Bold, format!("set-up: running {}", tipstaff_runner::SETUP_SCRIPT))
+        }
+        None => Piece::Aside(field(body, "text").to_owned()),
+    }
+}
+
+/// How a set-up ended.
+pub(crate) fn setup_in_words(report: &SetupReport) -> String {
+    match report.outcome {
+        SetupOutcome::Done => span(report.duration_ms),
+        SetupOutcome::Cached => format!("from cache (saved {})", span(report.saved_ms)),
+        SetupOutcome::Failed => format!("failed after {}", span(report.duration_ms)),
+    }
+}
+
 /// What a stored event looks like.
 pub(crate) fn of_event(event: &Event) -> Piece {
     let body = &event.body;
@@ -150,6 +176,7 @@ pub(crate) fn of_event(event: &Event) -> Piece {
             }
             None => Piece::Flow(field(body, "text").to_owned()),
         },
+        EventKind::Setup => of_setup(body),
         EventKind::State => {
             let reason = field(body, "reason");
             let reason = if reason.is_empty() || reason == "completed" {

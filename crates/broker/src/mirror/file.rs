@@ -50,3 +50,54 @@ impl Mirror {
         Ok(FileAt::Content(content.stdout))
     }
 }
+
+/// One entry of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitEntry {
+    /// The mode as git writes it, such as `100755`.
+    pub mode: String,
+    /// The id of its content.
+    pub id: String,
+    /// The path.
+    pub path: Vec<u8>,
+}
+
+/// Reads `<mode> <type> <id>\t<path>`.
+fn commit_entry(line: &[u8]) -> Option<CommitEntry> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let (front, path) = (line.get(..tab)?, line.get(tab + 1..)?);
+    let mut words = std::str::from_utf8(front).ok()?.split(' ');
+    let (mode, _, id) = (words.next()?, words.next()?, words.next()?);
+    Some(CommitEntry { mode: mode.to_owned(), id: id.to_owned(), path: path.to_vec() })
+}
+
+impl Mirror {
+    /// What a commit that is pinned here has at `path` (plain parts, no pattern).
+    ///
+    /// # Errors
+    /// When git fails, or the commit is not here.
+    pub async fn entry_at(&self, commit: &CommitId, path: &str) -> Result<Option<CommitEntry>, BrokerError> {
+        let output = self
+            .command("ls-tree")
+            .args(["-z", "--full-tree", commit.as_str(), "--", path])
+            .environment("GIT_LITERAL_PATHSPECS", "1")
+            .run()
+            .await?;
+        let line = output.stdout.split(|byte| *byte == 0).find(|line| !line.is_empty());
+        Ok(line.and_then(commit_entry).filter(|entry| entry.path == path.as_bytes()))
+    }
+
+    /// All files of a commit that is pinned here, in git's order; a listing of at most `most` bytes is read.
+    ///
+    /// # Errors
+    /// When git fails, the commit is not here, or the listing is longer.
+    pub async fn entries(&self, commit: &CommitId, most: usize) -> Result<Vec<CommitEntry>, BrokerError> {
+        let output = self
+            .command("ls-tree")
+            .args(["-r", "-z", "--full-tree", commit.as_str()])
+            .output_limit(most)
+            .run()
+            .await?;
+        Ok(output.stdout.split(|byte| *byte == 0).filter_map(commit_entry).collect())
+    }
+}

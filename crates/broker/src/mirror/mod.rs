@@ -10,7 +10,7 @@ mod file;
 mod tips;
 
 pub(crate) use fetch::Listing;
-pub use file::FileAt;
+pub use file::{CommitEntry, FileAt};
 
 use crate::error::BrokerError;
 use crate::git::{Git, GitCommand};

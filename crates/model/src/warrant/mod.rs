@@ -10,12 +10,15 @@ mod narrow;
 mod network;
 mod pattern;
 mod role;
+mod setup;
 
 pub use live::{Lapse, LiveWarrant};
 pub use narrow::{NarrowError, Narrowing};
 pub use network::{HostChoice, HostClass, HostRules, RequestRule, RequestVerdict, SecretGrant, UrlPattern};
 pub use pattern::{DEFAULT_PORT, HostPattern, ModelPattern, PathPattern, PatternError};
 pub use role::{GitIdentity, IssueError, IssueRequest, LONGEST_RUN_MS, SHORTEST_RUN_MS, Template, lockfiles};
+
+pub use setup::SetupGrant;
 
 use crate::agent::{AgentRole, ChoiceError, choice};
 use crate::canonical::{self, CanonicalError};
@@ -173,6 +176,9 @@ pub struct Warrant {
     /// Which secrets may be used where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretGrant>,
+    /// What the set-up of the repository may do before the command starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<SetupGrant>,
     /// Which models may be asked.
     pub models: Vec<ModelGrant>,
     /// How much money may be spent.

@@ -52,7 +52,8 @@ pub struct Narrowing {
     "a warrant can't be widened: {wanted} is not within the parent's {dimension}; ask for less, or start a new run"
 )]
 pub struct NarrowError {
-    /// The dimension: kind, run, repositories, push, paths, tools, egress, hosts, secrets, models, budget, limits, expiry.
+    /// The dimension: kind, run, repositories, push, paths, tools, egress, hosts, secrets, setup,
+    /// models, budget, limits, expiry.
     pub dimension: &'static str,
     /// What was asked for.
     pub wanted: String,
@@ -162,6 +163,12 @@ impl Warrant {
         let usable = |secret: &SecretGrant| self.secrets.iter().any(|mine| mine.covers(secret));
         if let Some(other) = child.secrets.iter().find(|secret| !usable(secret)) {
             return Err(widens("secrets", format!("{} at {}{}", other.name, other.host, other.path)));
+        }
+        if let Some(setup) = &child.setup
+            && !self.setup.as_ref().is_some_and(|mine| mine.covers(setup))
+        {
+            let hosts: Vec<String> = setup.egress.iter().map(ToString::to_string).collect();
+            return Err(widens("setup", hosts.join(" ")));
         }
         let askable = |wanted: &ModelGrant| {
             self.models

@@ -284,6 +284,7 @@ impl Warrant {
             egress,
             hosts,
             secrets,
+            setup: None,
             models,
             budget: budget.unwrap_or(template.budget),
             limits: Limits { wall_ms, ..template.limits },

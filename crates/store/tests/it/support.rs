@@ -223,6 +223,7 @@ pub(crate) fn spec() -> TaskSpec {
         protect: Vec::new(),
         host_rules: Vec::new(),
         secrets: Vec::new(),
+        setup: Default::default(),
         submodules: false,
         lfs: false,
         attended: false,

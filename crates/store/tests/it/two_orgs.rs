@@ -258,6 +258,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.run_list_with_workspace("host"));
     call!(journal, tx.run_summary(ids.run));
     call!(journal, tx.event_list(ids.run, 0, 100));
+    call!(journal, tx.setup_report(ids.run));
     call!(journal, tx.refusal_list(ids.run));
     call!(journal, tx.warrant_get(ids.warrant));
     call!(journal, tx.warrant_list_of_run(ids.run));

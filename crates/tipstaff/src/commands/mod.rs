@@ -24,5 +24,6 @@ pub(crate) mod sandbox;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
 pub(crate) mod steer;
+pub(crate) mod setup;
 pub(crate) mod warrants;
 pub(crate) mod worker;

@@ -6,6 +6,7 @@ use crate::context::{Context, Trying};
 use crate::exit::Problem;
 use crate::models::keys::Asker;
 use crate::output::{Tone, span};
+use crate::setup::PlannedSetup;
 use crate::watch::Live;
 use anyhow::Context as _;
 use serde_json::json;
@@ -15,7 +16,7 @@ use tipstaff_broker::{Dirty, Git, Mirror, Source};
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::{
     AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, ExitReason, MicroUsd, RunId, RunState,
-    RunSummary, TaskId, TaskSpec, Warrant,
+    RunSummary, SetupChoice, TaskId, TaskSpec, Warrant,
 };
 use tipstaff_runner::{Cancel, Project, PushRules, Runner, SandboxRules, compile_spec, engine_request};
 use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
@@ -33,11 +34,13 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let preparing = prepare(&arguments, &context, &git);
     let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
-    let rules = Project::of_commit(&mirror, &task.base_commit).await?.push;
+    let project = Project::of_commit(&mirror, &task.base_commit).await?;
+    let setup = crate::setup::planned(&context, &mirror, &task, &project.setup).await?;
+    let rules = project.push;
     // What can be known before anything is accepted is said now: no secret, no program, no key.
     let bound = crate::bound::read(&mut context.store.read(context.scope()).await?, &task.secrets).await?;
     if arguments.dry_run {
-        return dry_run(&context, &runner, &task, (&rules, &bound)).await;
+        return dry_run(&context, &runner, &task, (&rules, &bound, setup)).await;
     }
     if task.asks_to_inspect() {
         context.trust()?;
@@ -87,7 +90,7 @@ pub(crate) async fn run(
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
     listen_for_signals(&context, &cancel);
-    let begun = begin(&context, tx, lease, task, mirror, cancel, &rules, gateway).await?;
+    let begun = begin(&context, tx, lease, task, mirror, cancel, &rules, gateway, setup).await?;
     let warrant = begun.job.warrant.warrant.clone();
     announce(&context, &warrant, begun.run);
     let live = Arc::new(Live::new(context.output));
@@ -180,6 +183,11 @@ fn task(
         allow_hosts: arguments.ways.allow_hosts(&[&arguments.allow_host[..], &from_files].concat()),
         host_rules: arguments.ways.host_rules(),
         secrets: arguments.ways.secret.clone(),
+        setup: match (arguments.no_setup, arguments.fresh_setup) {
+            (true, _) => SetupChoice::Skip,
+            (_, true) => SetupChoice::Fresh,
+            _ => SetupChoice::Usual,
+        },
         submodules: false,
         lfs: false,
         attended: arguments.attended,
@@ -370,12 +378,17 @@ async fn dry_run(
     context: &Context,
     runner: &Runner,
     task: &TaskSpec,
-    (rules, bound): (&PushRules, &[crate::bound::BoundSecret]),
+    (rules, bound, setup): (&PushRules, &[crate::bound::BoundSecret], Option<PlannedSetup>),
 ) -> anyhow::Result<ExitCode> {
     let run = RunId::new(context.clock.as_ref(), context.entropy.as_ref());
     let id = TaskId::new(context.clock.as_ref(), context.entropy.as_ref());
     let models = crate::models::grants(context, task).await?;
-    let warrant = warrant_of(context, task, bound, (id, run), (models, rules))?;
+    let mut warrant = warrant_of(context, task, bound, (id, run), (models, rules))?;
+    warrant.setup = setup.as_ref().map(|setup| setup.grant.clone());
+    let setup = match &setup {
+        Some(setup) => Some(would_be_done(context, runner, task, setup).await?),
+        None => None,
+    };
     let invocation = engine(task.engine).invocation(&engine_request(task, warrant.kind))?;
     let rules = SandboxRules {
         identity: RunIdentity::acquire(runner.identities())?,
@@ -407,7 +420,9 @@ async fn dry_run(
         "refused": "everything else",
     });
     if context.output.json {
-        context.output.object(&json!({ "warrant": warrant, "sandbox": plan, "broker": broker }));
+        context
+            .output
+            .object(&json!({ "warrant": warrant, "sandbox": plan, "broker": broker, "setup": setup }));
         return Ok(ExitCode::SUCCESS);
     }
     let output = &context.output;
@@ -422,5 +437,39 @@ async fn dry_run(
         let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
         output.line(&format!("  {key:<12} {text}"));
     }
+    if let Some(setup) = setup {
+        output.line("");
+        output.line(&output.tone(Tone::Bold, "The set-up before it"));
+        for (key, value) in setup.as_object().into_iter().flatten() {
+            let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+            output.line(&format!("  {key:<12} {text}"));
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the set-up of a run would be.
+async fn would_be_done(
+    context: &Context,
+    runner: &Runner,
+    task: &TaskSpec,
+    setup: &PlannedSetup,
+) -> anyhow::Result<serde_json::Value> {
+    if task.setup == SetupChoice::Skip {
+        return Ok(json!({ "left_out": "--no-setup" }));
+    }
+    let redactor = tipstaff_seal::redact::Redactor::new();
+    let outlook = runner.setup_outlook(context.scope().org(), task, &setup.job, &redactor).await?;
+    let plan = &setup.job.plan;
+    let fresh = task.setup == SetupChoice::Fresh;
+    Ok(json!({
+        "script": plan.script.as_ref().map(|script| format!("{} ({})", tipstaff_runner::SETUP_SCRIPT, script.id)),
+        "hosts": setup.grant.egress, "timeout": span(u64::try_from(plan.table.timeout.as_millis())?),
+        "copied": outlook.copied, "missing": outlook.missing,
+        "inputs": plan.inputs.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect::<Vec<_>>(),
+        "key": outlook.key,
+        "cached": outlook.cached.filter(|_| !fresh).map(|entry| json!({
+            "made_at": entry.made_at, "duration_ms": entry.duration_ms, "entries": entry.entries, "bytes": entry.bytes,
+        })),
+    }))
 }

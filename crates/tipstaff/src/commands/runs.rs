@@ -266,6 +266,10 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     if let Some(end) = run.ended_at {
         line("took", &span(u64::try_from(end - run.started_at).unwrap_or(0)));
     }
+    if let Some(setup) = summary.as_ref().and_then(|summary| summary.setup.as_ref()) {
+        let made = format!("{} files, {}", setup.entries, crate::setup::bytes(setup.bytes));
+        line("set-up", &format!("{}: {made}", crate::transcript::setup_in_words(setup)));
+    }
     if let Some(code) = run.exit_code {
         line("exit code", &code.to_string());
     }
@@ -289,6 +293,9 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
         );
         for host in &grant.egress {
             line("", &format!("may reach {host}"));
+        }
+        for host in grant.setup.iter().flat_map(|setup| &setup.egress) {
+            line("", &format!("its set-up may reach {host}"));
         }
         for less in narrowed {
             line("", &format!("narrowed to {} sha256:{}", less.signed.warrant.id, less.signed.digest));

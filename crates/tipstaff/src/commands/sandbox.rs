@@ -149,6 +149,7 @@ pub(crate) async fn bare_runner(env: &Environment) -> anyhow::Result<Runner> {
         allow_private_addresses: Vec::new(),
         host_addresses: Default::default(),
         stall: Default::default(),
+        layers: true,
     }))
 }
 

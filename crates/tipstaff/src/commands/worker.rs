@@ -125,12 +125,13 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
         let mirror = runner.mirrors(lease.token().org)?.open(&source).await?;
         mirror.pin(Some(task.base_commit.as_str())).await?;
         let gateway = crate::models::prepare(context, &task, Asker::Worker).await?;
-        let rules = Project::of_commit(&mirror, &task.base_commit).await?.push;
-        Ok::<_, anyhow::Error>((mirror, rules, gateway))
+        let project = Project::of_commit(&mirror, &task.base_commit).await?;
+        let setup = crate::setup::planned(context, &mirror, &task, &project.setup).await?;
+        Ok::<_, anyhow::Error>((mirror, project.push, gateway, setup))
     };
     match opened.await {
-        Ok((mirror, rules, gateway)) => {
-            let begun = begin(context, tx, lease, task, mirror, cancel, &rules, gateway).await?;
+        Ok((mirror, rules, gateway, setup)) => {
+            let begun = begin(context, tx, lease, task, mirror, cancel, &rules, gateway, setup).await?;
             let observer = Quiet { context: Arc::clone(context), run: begun.run.short() };
             let observer = Arc::new(observer);
             begun.control.teller.watched_by(Arc::clone(&observer) as _);

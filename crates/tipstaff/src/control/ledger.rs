@@ -599,6 +599,7 @@ mod tests {
             protect: Vec::new(),
             host_rules: Vec::new(),
             secrets: Vec::new(),
+            setup: Default::default(),
             submodules: false,
             lfs: false,
             attended: false,

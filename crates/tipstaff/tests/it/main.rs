@@ -66,6 +66,8 @@ mod secrets;
 #[cfg(test)]
 mod session;
 #[cfg(test)]
+mod setup;
+#[cfg(test)]
 mod sources;
 #[cfg(test)]
 mod usage_compared;
