@@ -7,8 +7,6 @@ use crate::RunnerError;
 use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect};
 use crate::manner::Manner;
-use crate::prepare::{Materials, layer_picture, prepare};
-use crate::compile::engine_request;
 use crate::prepare::{Materials, layer_picture};
 use crate::project::{Project, VerifyWorkspace};
 use crate::runner::{Job, Outcome, Runner};
@@ -164,10 +162,6 @@ impl Runner {
             base_branch: job.base_branch.clone(),
             over: None,
         };
-        let mut prepared = prepare(materials(!self.no_overlay.load(Ordering::Relaxed), "workspace")).await?;
-        let project = Project::of_checkout(&prepared.base)?;
-        let manner = Manner::of(job, &project, &warrant)?;
-        let invocation = engine(job.task.engine).invocation(&manner.request(job, &warrant))?;
         let pinned = Pinned { commit: job.task.base_commit.clone(), branch: job.base_branch.clone() };
         let result = self.config.layout.result(run);
         let quarantine =
@@ -195,6 +189,8 @@ impl Runner {
             Ready::Ended(update) => return Ok(update),
         };
         let project = Project::of_checkout(&prepared.base)?;
+        let manner = Manner::of(job, &project, &warrant)?;
+        let invocation = engine(job.task.engine).invocation(&manner.request(job, &warrant))?;
 
         let mut before = layer_picture(&prepared);
         let attended = || manner.attended(job, &warrant, &self.config.entropy);

@@ -400,6 +400,7 @@ where
                 broker: None,
             },
             &mut session,
+            None,
         )
         .await;
         broker.stop().await;

@@ -23,7 +23,7 @@ pub(crate) mod runs;
 pub(crate) mod sandbox;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
-pub(crate) mod steer;
 pub(crate) mod setup;
+pub(crate) mod steer;
 pub(crate) mod warrants;
 pub(crate) mod worker;

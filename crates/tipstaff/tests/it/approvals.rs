@@ -123,6 +123,7 @@ async fn begun(world: &World) -> (Store, Principal, Lease, WarrantId) {
         protect: Vec::new(),
         host_rules: Vec::new(),
         secrets: Vec::new(),
+        setup: Default::default(),
         submodules: false,
         lfs: false,
         attended: true,
