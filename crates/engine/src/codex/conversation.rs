@@ -272,6 +272,12 @@ impl AppServer {
             "turn/completed" if of_thread => {
                 return self.turn_completed(text(params, &["turn", "id"]).unwrap_or_default());
             }
+            "thread/settings/updated" if of_thread => {
+                let policy = params.get("threadSettings").and_then(|settings| settings.get("approvalPolicy"));
+                if policy.is_some_and(|policy| policy.as_str() != Some(ASKS)) {
+                    return self.broken("its session does not ask before it acts any more");
+                }
+            }
             "serverRequest/resolved" => {
                 let resolved = params.get("requestId");
                 let open = self.open.iter().find(|(_, open)| Some(&open.rpc) == resolved);

@@ -564,6 +564,21 @@ fn it_is_not_spoken_with_when_it_would_not_ask() {
 }
 
 #[test]
+fn it_is_not_spoken_with_when_it_stops_asking() {
+    let settings = |thread: &str, policy: Value| json!({"method": "thread/settings/updated", "params": {"threadId": thread, "threadSettings": {"approvalPolicy": policy}}});
+    let mut talk = Talk::running();
+    assert_eq!(talk.line(&settings("thread-1", json!("untrusted"))), []);
+    assert_eq!(talk.line(&settings("thread-2", json!("never"))), []);
+    let question = talk.asks(&command(0, "ls"));
+    for policy in [json!("never"), json!({"granular": {}}), json!(null)] {
+        let mut talk = Talk::running();
+        assert!(matches!(&talk.line(&settings("thread-1", policy))[..], [Step::Broken(_)]));
+    }
+    assert!(matches!(&talk.line(&settings("thread-1", json!("never")))[..], [Step::Broken(_)]));
+    assert_eq!(talk.talk.answer(&question, &Reply::Allow), []);
+}
+
+#[test]
 fn a_session_is_continued_by_its_id() {
     let mut talk = Talk { talk: conversation(Some("01a2029a-23f1")) };
     talk.talk.begin();
