@@ -44,8 +44,11 @@ pub(crate) async fn correct(context: &Context, run: RunId) -> anyhow::Result<boo
 
 /// The newest record about a push of the run. Nothing of a run is older than its warrant.
 async fn newest_push(context: &Context, run: RunId) -> anyhow::Result<Option<AuditRecord>> {
-    let (subject, run) = (format!("run:{run}"), run.to_string());
     let mut read = context.store.read(context.scope()).await?;
+    if read.run_get(run).await?.is_none() {
+        return Ok(None);
+    }
+    let (subject, run) = (format!("run:{run}"), run.to_string());
     let mut before = None;
     loop {
         let page = read.audit_list(before, PAGE).await?;

@@ -263,3 +263,51 @@ async fn stopping_ends_everything_and_frees_the_port() {
     );
     assert!(TcpStream::connect(world.address).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_run_it_is_says_the_listener_and_no_header() {
+    let mut mine = World::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("other");
+    crate::support::make_source(&source).await;
+    crate::support::write(&source.join("others.txt"), "of another run\n");
+    git(&source, &["add", "."]).await.succeeded();
+    git(&source, &["commit", "-qm", "Of another run"]).await.succeeded();
+    let mut other = World::around(dir, source, Options::default()).await;
+    assert_ne!(mine.base.commit, other.base.commit);
+    let (run, warrant) = (other.warrant.warrant().run, other.warrant.warrant().id);
+    let body = |answer: &str| answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap();
+    let ask = |fields: &str| {
+        format!("GET /git/{NAME}.git/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: b\r\n{fields}\r\n")
+    };
+    let plain = mine.raw(ask("")).await;
+    assert!(plain.starts_with("HTTP/1.1 200") && plain.contains(mine.base.commit.as_str()), "{plain}");
+    for fields in [
+        format!("Authorization: Bearer {warrant}\r\n"),
+        format!("Authorization: Basic {run}\r\nCookie: run={run}\r\n"),
+        format!("Tipstaff-Run: {run}\r\nTipstaff-Warrant: {warrant}\r\n"),
+        format!("X-Forwarded-For: {}\r\nForwarded: for=127.0.0.1\r\nX-Real-IP: 10.0.0.1\r\n", other.address),
+        format!(
+            "Origin: http://{}\r\nReferer: http://{}/\r\nX-Forwarded-Host: {}\r\n",
+            other.address, other.address, other.address
+        ),
+        "X-Original-URL: /git/team/other.git\r\nX-Forwarded-User: root\r\nFrom: admin@example.com\r\n"
+            .to_owned(),
+    ] {
+        let answer = mine.raw(ask(&fields)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{fields}: {answer}");
+        assert_eq!(body(&answer), body(&plain), "{fields}");
+        assert!(!answer.contains(other.base.commit.as_str()), "{fields}");
+    }
+    // Naming the other's address is asking for a host, which is not granted.
+    let answer = mine
+        .raw(format!(
+            "GET http://{0}/git/{NAME}.git/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: {0}\r\n\r\n",
+            other.address
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains(other.base.commit.as_str()), "{answer}");
+    mine.stop().await;
+    let report = other.stop().await;
+    assert_eq!(report.connections, 0, "nothing reached the other run's broker");
+}
