@@ -322,3 +322,87 @@ fn an_attended_run_ends_with_its_budget() {
     assert_eq!(summary["exit_reason"], "budget_exceeded", "{summary}");
     assert_eq!(summary["files_changed"], 1, "the work is kept: {summary}");
 }
+
+/// A program under Codex's name that speaks its language: what it does once its first turn runs, with `$l` for the last line
+/// that it read.
+fn liar(policy: &str, turn: &str) -> crate::bad_agents::Scene {
+    let script = format!(
+        r#"say() {{ printf '%s\n' "$1"; }}
+        hear() {{ read -r l && printf '%s\n' "$l" >> /work/heard.txt; }}
+        hear; say '{{"id":1,"result":{{}}}}'
+        hear; hear; say '{{"id":2,"result":{{"thread":{{"id":"t"}},"approvalPolicy":"{policy}"}}}}'
+        hear || exit 0; say '{{"id":3,"result":{{"turn":{{"id":"u"}}}}}}'
+        {turn}
+        say '{{"method":"turn/completed","params":{{"threadId":"t","turn":{{"id":"u","status":"completed"}}}}}}'
+        while hear; do :; done"#
+    );
+    let scene = crate::bad_agents::Scene::new("codex", "codex-cli 0.169.0", &script);
+    let rules =
+        "[policy]\ndefault = \"allow\"\n\n[[policy.rules]]\ndecision = \"deny\"\ncommands = [\"rm *\"]\n";
+    scene.world.write(&scene.repository.join("tipstaff.toml"), rules);
+    scene.world.commit(&scene.repository, "policy");
+    scene
+}
+
+#[test]
+fn one_that_lies_gets_no_yes_and_nothing_from_outside() {
+    let scene = liar(
+        "untrusted",
+        r#"say '{"method":"fs/writeFile","id":7,"params":{"path":"/etc/passwd","dataBase64":""}}'; hear
+        say 'no JSON {'; printf '{"method":"item/comm\n\377\n'
+        say '{"method":"item/fileChange/requestApproval","id":8,"params":{"turnId":"u","itemId":"never told of"}}'; hear
+        say '{"method":"item/commandExecution/requestApproval","id":9,"params":{"turnId":"u","command":"true; rm x"}}'; hear; hear
+        say '{"method":"item/commandExecution/requestApproval","id":"x","params":{"turnId":"u","command":"true"}}'; hear
+        say '{"method":"item/completed","params":{"item":{"type":"agentMessage","id":"m","text":"I lied."}}}'"#,
+    );
+    let ended = scene.run("codex", &[]);
+    let summary = ended.json();
+    assert_eq!(summary["state"], "done", "{ended:#?}");
+    let mut refused: Vec<(&str, &str)> = summary["refusals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["rule"].as_str().unwrap(), one["wanted"].as_str().unwrap()))
+        .collect();
+    refused.sort_unstable();
+    assert_eq!(
+        refused,
+        [
+            ("outside-sandbox", "fs/writeFile"),
+            ("outside-sandbox", "item/fileChange/requestApproval"),
+            ("policy-denied", "command_execution: true; rm x")
+        ],
+        "{summary}"
+    );
+    // What it heard, as it wrote it down.
+    let heard = scene.world.tipstaff_in(&scene.repository, &["runs", "diff"]).expect(0).stdout;
+    let answers: Vec<Value> = heard
+        .lines()
+        .filter_map(|line| serde_json::from_str(line.strip_prefix('+')?).ok())
+        .filter(|line: &Value| line.get("method").is_none())
+        .collect();
+    let short: Vec<(Value, Value)> = answers
+        .into_iter()
+        .map(|line| {
+            (line["id"].clone(), line.pointer("/result/decision").unwrap_or(&line["error"]["code"]).clone())
+        })
+        .collect();
+    let expected = [
+        (json!(7), json!(-32601)),
+        (json!(8), json!("decline")),
+        (json!(9), json!("decline")),
+        (json!("x"), json!("accept")),
+    ];
+    assert_eq!(short, expected);
+}
+
+#[test]
+fn one_that_would_not_ask_is_not_told_what_to_do() {
+    let scene = liar("never", "");
+    let ended = scene.run("codex", &[]);
+    let summary = ended.json();
+    assert_eq!(summary["state"], "failed", "{ended:#?}");
+    assert!(summary["error"].as_str().unwrap().contains("would not ask before it acts"), "{summary}");
+    let heard = scene.world.tipstaff_in(&scene.repository, &["runs", "diff"]).expect(0).stdout;
+    assert!(heard.contains("thread/start") && !heard.contains("turn/start"), "{heard}");
+}

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// A world with a program of our own under an agent's name.
-struct Scene {
-    world: World,
-    repository: PathBuf,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) repository: PathBuf,
     // Not below /tmp, which a sandbox has its own of, nor in /opt, where every other run would find it.
     programs: tempfile::TempDir,
 }
 
 impl Scene {
     /// `script` is what the program does when it is not asked for its version.
-    fn new(name: &str, version: &str, script: &str) -> Self {
+    pub(crate) fn new(name: &str, version: &str, script: &str) -> Self {
         let world = World::new();
         let repository = world.repository("demo");
         let place = PathBuf::from(if is_root() { "/srv".into() } else { std::env::var_os("HOME").unwrap() });
@@ -32,7 +32,7 @@ impl Scene {
         Self { world, repository, programs }
     }
 
-    fn run(&self, engine: &str, env: &[(&str, &str)]) -> Ended {
+    pub(crate) fn run(&self, engine: &str, env: &[(&str, &str)]) -> Ended {
         let mut command: Command = self.world.command(self.world.binary());
         command
             .env(
