@@ -7,6 +7,7 @@ mod policy;
 mod projects;
 mod publish;
 mod setup;
+mod watch;
 mod ways;
 
 pub(crate) use approvals::{AllowArgs, ApprovalsCommand, SayArgs};
@@ -18,6 +19,7 @@ pub(crate) use policy::{DroppedHost, ExplainArgs, LearnArgs, NarrowArgs, PolicyC
 pub(crate) use projects::ProjectsCommand;
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
 pub(crate) use setup::SetupCommand;
+pub(crate) use watch::{ReplayArgs, ReplayFormat, ScreenArgs, WatchArgs};
 pub(crate) use ways::{BindingArgs, WaysArgs};
 
 use clap::{Args, Parser, Subcommand};
@@ -49,7 +51,8 @@ Environment:
   TIPSTAFF_DATABASE_OWNER_URL   the database's owner, to prepare and migrate it
   TIPSTAFF_ENCRYPTION_KEY       the ring's key, 64 hex digits, instead of a file
   TIPSTAFF_KEYCHAIN             1: the ring's key is in the system's keychain
-  NO_COLOR                      plain output
+  NO_COLOR                      no colours
+  TERM                          dumb, or not set: lines instead of a screen
 
 First steps:
   tipstaff doctor                                        what this machine offers
@@ -77,6 +80,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a command or an agent on a repository, under a warrant
     Run(Box<RunArgs>),
+    /// Watch a run that goes on; answer its questions, steer it
+    Watch(WatchArgs),
     /// Look at runs; apply or discard their changes
     #[command(subcommand)]
     Runs(RunsCommand),
@@ -161,6 +166,9 @@ pub(crate) enum Command {
 The run's change ends on the branch agent/<role>-task-<id> in quarantine. Nothing of it reaches your repository until \
 `tipstaff runs apply`.
 
+At a terminal the run is shown on a screen of its own, with keys as in `tipstaff watch`; q goes on line by line, Ctrl-C \
+ends the run and keeps its work. What it said stands in the terminal afterwards.
+
 Examples:
   tipstaff run -- make test
   tipstaff run --repo ~/code/site --timeout 10m -- npm run build
@@ -228,6 +236,8 @@ pub(crate) struct RunArgs {
     /// Queue the task for `tipstaff worker` and return
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) queue: bool,
+    #[command(flatten)]
+    pub(crate) screen: ScreenArgs,
     /// What the agent shall do
     #[arg(value_name = "PROMPT", conflicts_with = "cmd")]
     pub(crate) prompt: Option<String>,
@@ -259,13 +269,7 @@ pub(crate) enum RunsCommand {
     /// What runs were refused, as a list of what could be granted to the next; for review, grants nothing
     Learn(LearnArgs),
     /// Watch the session of a run again
-    Replay {
-        #[command(flatten)]
-        run: RunChoice,
-        /// How many times as fast as it was; 0 for without pauses. Pauses are cut to 3 s
-        #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed)]
-        speed: f64,
-    },
+    Replay(ReplayArgs),
     /// The session of a run as a file
     Export {
         #[command(flatten)]

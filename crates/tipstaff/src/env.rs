@@ -23,6 +23,8 @@ pub(crate) struct Environment {
     pub(crate) path: OsString,
     /// `NO_COLOR` is set to something, or `TERM` is `dumb`.
     pub(crate) no_color: bool,
+    /// `TERM` is `dumb`, or not set: no screen can be drawn.
+    pub(crate) dumb_terminal: bool,
     /// `USER` or `LOGNAME`.
     pub(crate) user: Option<String>,
     /// Where public providers are asked instead: `TIPSTAFF_ANTHROPIC_UPSTREAM`, `TIPSTAFF_OPENAI_UPSTREAM`,
@@ -93,6 +95,7 @@ impl Environment {
             keychain: set("TIPSTAFF_KEYCHAIN").is_some_and(|value| value == "1"),
             path: set("PATH").unwrap_or_default(),
             no_color: set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb"),
+            dumb_terminal: set("TERM").is_none_or(|term| term == "dumb"),
             user: set("USER").or_else(|| set("LOGNAME")).and_then(|value| value.into_string().ok()),
             bwrap: set("TIPSTAFF_BWRAP").map(PathBuf::from),
         }

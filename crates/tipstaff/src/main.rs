@@ -17,6 +17,7 @@ mod notify;
 mod output;
 mod setup;
 mod transcript;
+mod tui;
 mod watch;
 
 use clap::{CommandFactory, Parser};
@@ -75,6 +76,9 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
             commands::run::run(*arguments, context?, git?, trying).await
         }
         Command::Runs(command) => commands::runs::runs(command, Context::open(env, output).await?).await,
+        Command::Watch(arguments) => {
+            commands::watch::watch(&arguments, &Context::open(env, output).await?).await
+        }
         Command::Warrants(command) => {
             commands::warrants::warrants(command, Context::open(env, output).await?).await
         }

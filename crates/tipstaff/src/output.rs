@@ -1,7 +1,29 @@
-//! Words for people and objects for programs. The one place that writes to the terminal.
+//! Words for people and objects for programs. The one place that writes to the terminal, besides the screen of
+//! [`crate::tui::terminal`]; while that one is shown, what would go to standard error waits here.
 
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+
+/// What waits for the screen to go, while one is shown.
+static HELD: Mutex<Option<String>> = Mutex::new(None);
+/// How much of it is kept, in bytes.
+const MOST_HELD: usize = 64 * 1024;
+
+/// From now on what would go to standard error waits: a screen is shown.
+pub(crate) fn hold() {
+    if let Ok(mut held) = HELD.lock() {
+        held.get_or_insert_default();
+    }
+}
+
+/// The screen is gone: what waited is written.
+pub(crate) fn release() {
+    let held = HELD.lock().ok().and_then(|mut held| held.take());
+    if let Some(text) = held {
+        let _gone = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+}
 
 /// How to write.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +122,14 @@ impl Output {
 
     /// Text as it is on standard error.
     pub(crate) fn err(&self, text: &str) {
+        if let Ok(mut held) = HELD.lock()
+            && let Some(held) = held.as_mut()
+        {
+            if held.len() + text.len() <= MOST_HELD {
+                held.push_str(text);
+            }
+            return;
+        }
         // Nobody can be told when standard error is gone.
         let _gone = std::io::stderr().lock().write_all(text.as_bytes());
     }
@@ -140,7 +170,7 @@ impl Output {
     }
 }
 
-fn paint(on: bool, tone: Tone, text: &str) -> String {
+pub(crate) fn paint(on: bool, tone: Tone, text: &str) -> String {
     if on { format!("\u{1b}[{}m{text}\u{1b}[0m", tone.code()) } else { text.to_owned() }
 }
 

@@ -36,6 +36,11 @@ fn short(text: &str, most: usize) -> String {
     if more { format!("{cut} …") } else { cut }
 }
 
+/// A tool and what it is used for, on one line.
+pub(crate) fn tool_words(name: &str, title: &str) -> String {
+    format!("{}: {}", short(name, 40), short(title, TITLE))
+}
+
 /// What an agent's event looks like.
 pub(crate) fn of_agent(event: &AgentEvent) -> Piece {
     match event {
@@ -51,7 +56,7 @@ pub(crate) fn of_agent(event: &AgentEvent) -> Piece {
         AgentEvent::Thinking { text, delta: true } => Piece::Aside(text.clone()),
         AgentEvent::Thinking { text, .. } => Piece::Aside(whole(text)),
         AgentEvent::ToolCall { name, title, .. } => {
-            Piece::Line(Tone::Bold, format!("> {}: {}", short(name, 40), short(title, TITLE)))
+            Piece::Line(Tone::Bold, format!("> {}", tool_words(name, title)))
         }
         AgentEvent::ToolResult { ok: true, output, .. } => match short(output, ANSWER) {
             empty if empty.is_empty() => Piece::Nothing,

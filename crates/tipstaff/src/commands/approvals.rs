@@ -11,7 +11,7 @@ use crate::output::{Tone, span, time};
 use crate::watch::plain;
 use serde_json::{Value, json};
 use std::process::ExitCode;
-use tipstaff_model::{Approval, ApprovalAnswer, ApprovalScope, ApprovalState, Risk};
+use tipstaff_model::{Approval, ApprovalAnswer, ApprovalId, ApprovalScope, ApprovalState, Risk};
 use tipstaff_store::{ApprovalAnswered, ApprovalFilter, ApprovalFound, StoreError};
 
 /// Digits of a digest that people compare.
@@ -131,7 +131,7 @@ fn one_line(text: &str, most: usize) -> String {
 }
 
 /// Text with everything visible that a terminal would act on or hide.
-fn exact(text: &str) -> String {
+pub(crate) fn exact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() && c != '\n' {
@@ -209,7 +209,7 @@ fn short_digest(asked: &Approval) -> String {
 }
 
 /// How far a yes reaches, for people.
-fn reach(answer: &ApprovalAnswer) -> String {
+pub(crate) fn reach(answer: &ApprovalAnswer) -> String {
     let far = match &answer.scope {
         ApprovalScope::Once => return String::new(),
         ApprovalScope::Run => "for the run".to_owned(),
@@ -258,31 +258,7 @@ async fn answered(
             ),
         ));
     }
-    answer.check(request.risk).map_err(|error| Problem::usage(error.code(), error.to_string()))?;
-    let mut tx = context.store.begin(context.scope()).await?;
-    let told = tx.approval_answer(context.principal.member, request.id, &answer).await;
-    let told = told.map_err(|error| match error {
-        StoreError::ApprovalForbidden { .. } => Problem::refused(error.code(), error.to_string()),
-        other => other.into(),
-    })?;
-    tx.commit().await?;
-    context.pin_checkpoint().await?;
-    let (asked, already) = match told {
-        None => return Err(unknown(text)),
-        Some(ApprovalAnswered::Now(asked)) => (asked, false),
-        Some(ApprovalAnswered::Already(asked)) => (asked, true),
-        Some(ApprovalAnswered::Expired(asked)) => {
-            return Err(Problem::failed(
-                "approval-expired",
-                format!(
-                    "the time of approval {} was over at {}, which means no: nothing was changed; the agent may ask again",
-                    asked.request.id.short(),
-                    time(asked.request.expires_at)
-                ),
-            ));
-        }
-        Some(ApprovalAnswered::Decided(asked)) => return Err(too_late(&asked)),
-    };
+    let (asked, already) = give(context, request.id, &answer).await?;
     if context.output.json {
         let mut value = facts(&asked, context.clock.wall_ms())?;
         if let Some(object) = value.as_object_mut() {
@@ -303,6 +279,39 @@ async fn answered(
         short_digest(&asked)
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives an answer: the question as it stands then, and whether it was answered so before.
+pub(crate) async fn give(
+    context: &Context,
+    id: ApprovalId,
+    answer: &ApprovalAnswer,
+) -> anyhow::Result<(Approval, bool)> {
+    let found = context.store.read(context.scope()).await?.approval_get(id).await?;
+    let found = found.ok_or_else(|| unknown(&id.to_string()))?;
+    answer.check(found.request.risk).map_err(|error| Problem::usage(error.code(), error.to_string()))?;
+    let mut tx = context.store.begin(context.scope()).await?;
+    let told = tx.approval_answer(context.principal.member, id, answer).await;
+    let told = told.map_err(|error| match error {
+        StoreError::ApprovalForbidden { .. } => Problem::refused(error.code(), error.to_string()),
+        other => other.into(),
+    })?;
+    tx.commit().await?;
+    context.pin_checkpoint().await?;
+    match told {
+        None => Err(unknown(&id.to_string())),
+        Some(ApprovalAnswered::Now(asked)) => Ok((asked, false)),
+        Some(ApprovalAnswered::Already(asked)) => Ok((asked, true)),
+        Some(ApprovalAnswered::Expired(asked)) => Err(Problem::failed(
+            "approval-expired",
+            format!(
+                "the time of approval {} was over at {}, which means no: nothing was changed; the agent may ask again",
+                asked.request.id.short(),
+                time(asked.request.expires_at)
+            ),
+        )),
+        Some(ApprovalAnswered::Decided(asked)) => Err(too_late(&asked)),
+    }
 }
 
 /// Somebody or something was faster.

@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod approvals;
+pub(crate) mod asciicast;
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod budgets;
@@ -26,4 +27,5 @@ pub(crate) mod sessions;
 pub(crate) mod setup;
 pub(crate) mod steer;
 pub(crate) mod warrants;
+pub(crate) mod watch;
 pub(crate) mod worker;

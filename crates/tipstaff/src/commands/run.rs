@@ -7,6 +7,7 @@ use crate::exit::Problem;
 use crate::models::keys::Asker;
 use crate::output::{Tone, span};
 use crate::setup::PlannedSetup;
+use crate::tui::{self, Held};
 use crate::watch::Live;
 use anyhow::Context as _;
 use serde_json::json;
@@ -32,6 +33,7 @@ pub(crate) async fn run(
     git: Arc<Git>,
     trying: Trying,
 ) -> anyhow::Result<ExitCode> {
+    let screen = tui::wanted(&context, arguments.screen.chosen())? && !arguments.dry_run && !arguments.queue;
     let preparing = prepare(&arguments, &context, &git);
     let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
     let project = Project::of_commit(&mirror, &task.base_commit).await?;
@@ -90,12 +92,17 @@ pub(crate) async fn run(
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
     listen_for_signals(&context, &cancel);
-    let begun = begin(&context, tx, lease, task, mirror, cancel, &rules, gateway, setup).await?;
+    let begun = begin(&context, tx, lease, task, mirror, cancel.clone(), &rules, gateway, setup).await?;
     let warrant = begun.job.warrant.warrant.clone();
     announce(&context, &warrant, begun.run);
     let live = Arc::new(Live::new(context.output));
-    begun.control.teller.watched_by(Arc::clone(&live) as _);
-    let outcome = runner.carry_out(begun.job, begun.control, live).await;
+    let held = Arc::new(Held::new(live, context.output, screen));
+    begun.control.teller.watched_by(Arc::clone(&held) as _);
+    let work = runner.carry_out(begun.job, begun.control, Arc::clone(&held) as _);
+    let outcome = match screen {
+        true => tui::beside(&context, begun.run, (&cancel, &held), work).await,
+        false => work.await,
+    };
     context.pin_checkpoint().await?;
     let outcome = outcome?;
     let mut read = context.store.read(context.scope()).await?;
@@ -295,6 +302,7 @@ fn listen_for_signals(context: &Context, cancel: &Cancel) {
                 _ = terminate.recv() => {}
             }
             if cancel.is_cancelled() {
+                tui::terminal::give_back();
                 std::process::exit(130);
             }
             output.note("ending the run and keeping its work; once more to leave at once");

@@ -1,7 +1,8 @@
 //! `tipstaff runs`: looking at runs, and deciding what becomes of their changes.
 
 use crate::begin::source_from;
-use crate::cli::{RunChoice, RunsCommand};
+use crate::cli::{ReplayFormat, RunChoice, RunsCommand};
+use crate::commands::asciicast;
 use crate::commands::publish::{attest, publish};
 use crate::commands::sessions;
 use crate::context::{Context, git};
@@ -37,8 +38,12 @@ pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Resu
             sessions::transcript(&context, &find(&context, &run).await?.0).await
         }
         RunsCommand::Show { run, transcript: false } => show(&context, &run).await,
-        RunsCommand::Replay { run, speed } => {
-            sessions::replay(&context, &find(&context, &run).await?.0, speed).await
+        RunsCommand::Replay(arguments) => {
+            let (run, task) = find(&context, &arguments.run).await?;
+            match arguments.format {
+                ReplayFormat::Terminal => sessions::replay(&context, &run, arguments.speed).await,
+                ReplayFormat::Asciicast => asciicast::record(&context, (&run, &task), &arguments).await,
+            }
         }
         RunsCommand::Export { run, format, output } => {
             let (run, task) = find(&context, &run).await?;
@@ -196,7 +201,7 @@ async fn list(context: &Context, limit: u32, state: Option<RunState>) -> anyhow:
 }
 
 /// What was asked for, short and on one line.
-fn what_of(spec: &TaskSpec) -> String {
+pub(crate) fn what_of(spec: &TaskSpec) -> String {
     let what = spec.prompt.clone().unwrap_or_else(|| spec.argv.join(" "));
     plain(&what).chars().map(|c| if c == '\n' { ' ' } else { c }).take(60).collect()
 }
@@ -610,16 +615,12 @@ async fn cancel(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCod
             (run.task, format!("run:{}", run.id), run.state.is_final().then_some((run.id, run.state)))
         }
     };
-    let mut tx = context.store.begin(context.scope()).await?;
-    let answer = tx.task_cancel(task).await?;
+    let answer = task_cancel(context, task, &name).await?;
     if let Some((run, state)) = ended
         && !matches!(answer, Some(TaskCancel::Cancelled | TaskCancel::Requested))
     {
         return Err(Problem::usage("run-ended", format!("run {} has ended: {state}", run.short())));
     }
-    tx.audit_note(AuditDraft::new(context.principal.actor(), AuditAction::RunCancelRequested, &name));
-    tx.commit().await?;
-    context.pin_checkpoint().await?;
     let begun = !matches!(answer, Some(TaskCancel::Cancelled));
     if context.output.json {
         context.output.object(&json!({ "task": task, "cancel_requested": begun, "cancelled": !begun }));
@@ -629,6 +630,23 @@ async fn cancel(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCod
         context.output.line("it had not begun, and won't");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for the end of a task; what became of the wish. `name` is what the audit log calls it. One that has ended stays as
+/// it is, and nothing is recorded.
+pub(crate) async fn task_cancel(
+    context: &Context,
+    task: TaskId,
+    name: &str,
+) -> anyhow::Result<Option<TaskCancel>> {
+    let mut tx = context.store.begin(context.scope()).await?;
+    let answer = tx.task_cancel(task).await?;
+    if matches!(answer, Some(TaskCancel::Cancelled | TaskCancel::Requested)) {
+        tx.audit_note(AuditDraft::new(context.principal.actor(), AuditAction::RunCancelRequested, name));
+        tx.commit().await?;
+        context.pin_checkpoint().await?;
+    }
+    Ok(answer)
 }
 
 /// The queued task that a person means by the end of its id.
@@ -644,6 +662,11 @@ async fn queued_task(context: &Context, choice: &RunChoice) -> anyhow::Result<Op
 
 async fn logs(context: &Context, choice: &RunChoice, follow: bool) -> anyhow::Result<ExitCode> {
     let (run, _) = find(context, choice).await?;
+    lines(context, &run, follow).await
+}
+
+/// The events of a run as lines, until its end when it is followed.
+pub(crate) async fn lines(context: &Context, run: &Run, follow: bool) -> anyhow::Result<ExitCode> {
     let mut news = context.store.subscribe(Topic::Run);
     let live = Live::new(context.output);
     let mut after = 0;

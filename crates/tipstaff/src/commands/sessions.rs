@@ -18,7 +18,7 @@ const PAGE: u32 = 500;
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Calls `each` for every event of a run, in order.
-async fn events(
+pub(super) async fn events(
     context: &Context,
     run: &Run,
     mut each: impl AsyncFnMut(Event) -> anyhow::Result<()>,

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tipstaff_model::steer::{LONGEST_MESSAGE, MOST_WAITING};
-use tipstaff_model::{RunId, SteerId, SteerKind, SteerState};
+use tipstaff_model::{RunId, Steer, SteerId, SteerKind, SteerState};
 use tipstaff_store::{Run, Steering, SteeringAdded, Topic};
 
 /// How long to wait for the worker to take it, before saying that it waits.
@@ -55,11 +55,42 @@ fn from_input() -> anyhow::Result<String> {
 }
 
 async fn tell(context: &Context, run: &Run, kind: SteerKind) -> anyhow::Result<ExitCode> {
-    kind.check().map_err(|error| Problem::usage("message-unusable", error.to_string()))?;
     let (word, short) = (kind.as_str(), run.id.short());
     let mut news = context.store.subscribe(Topic::Run);
+    let steer = add(context, run.id, kind).await?;
+    let end = Instant::now() + PATIENCE;
+    let mut found = look(context, run.id, steer.id).await?;
+    while found.state == SteerState::Waiting && Instant::now() < end {
+        news.wait(100).await;
+        found = look(context, run.id, steer.id).await?;
+    }
+    let note = found.note.as_deref().map(plain).unwrap_or_default();
+    let why = if note.is_empty() { String::new() } else { format!(": {note}") };
+    if found.state == SteerState::Refused {
+        let text = format!("run {short} did not take the {word}{why}");
+        return Err(Problem::failed("steering-refused", text));
+    }
+    if context.output.json {
+        context.output.object(&json!({
+            "steer": steer.id, "run": run.id, "kind": word, "state": found.state, "note": found.note,
+        }));
+    }
+    match found.state {
+        _ if context.output.json => {}
+        SteerState::Waiting => context.output.line(&format!(
+            "the {word} waits for run {short}; `tipstaff runs logs --follow {short}` shows when it is taken"
+        )),
+        _ => context.output.line(&format!("run {short} took the {word}{why}")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells a run something; it waits for the worker then.
+pub(crate) async fn add(context: &Context, run: RunId, kind: SteerKind) -> anyhow::Result<Steer> {
+    kind.check().map_err(|error| Problem::usage("message-unusable", error.to_string()))?;
+    let short = run.short();
     let mut tx = context.store.begin(context.scope()).await?;
-    let added = tx.steer_add(context.principal.member, run.id, kind).await?;
+    let added = tx.steer_add(context.principal.member, run, kind).await?;
     let steer = match added {
         Some(SteeringAdded::Waiting(steer)) => steer,
         Some(SteeringAdded::NotRunning(state)) if state.is_final() => {
@@ -89,31 +120,7 @@ async fn tell(context: &Context, run: &Run, kind: SteerKind) -> anyhow::Result<E
     };
     tx.commit().await?;
     context.pin_checkpoint().await?;
-    let end = Instant::now() + PATIENCE;
-    let mut found = look(context, run.id, steer.id).await?;
-    while found.state == SteerState::Waiting && Instant::now() < end {
-        news.wait(100).await;
-        found = look(context, run.id, steer.id).await?;
-    }
-    let note = found.note.as_deref().map(plain).unwrap_or_default();
-    let why = if note.is_empty() { String::new() } else { format!(": {note}") };
-    if found.state == SteerState::Refused {
-        let text = format!("run {short} did not take the {word}{why}");
-        return Err(Problem::failed("steering-refused", text));
-    }
-    if context.output.json {
-        context.output.object(&json!({
-            "steer": steer.id, "run": run.id, "kind": word, "state": found.state, "note": found.note,
-        }));
-    }
-    match found.state {
-        _ if context.output.json => {}
-        SteerState::Waiting => context.output.line(&format!(
-            "the {word} waits for run {short}; `tipstaff runs logs --follow {short}` shows when it is taken"
-        )),
-        _ => context.output.line(&format!("run {short} took the {word}{why}")),
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(steer)
 }
 
 async fn look(context: &Context, run: RunId, id: SteerId) -> anyhow::Result<Steering> {

@@ -18,17 +18,17 @@ use tipstaff_store::{
 const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
 
 /// A run at work on another machine, played by the test.
-struct Stage {
-    world: World,
-    runtime: tokio::runtime::Runtime,
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) runtime: tokio::runtime::Runtime,
     store: Store,
     me: Principal,
-    lease: Lease,
-    warrant: WarrantId,
+    pub(crate) lease: Lease,
+    pub(crate) warrant: WarrantId,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::new();
         // Makes the state folder, the key and the org.
         world.tipstaff(&["runs", "list"]).expect(0);
@@ -38,7 +38,7 @@ impl Stage {
         Self { world, runtime, store, me, lease, warrant }
     }
 
-    fn write<T>(&self, act: impl AsyncFnOnce(&mut OrgTx, &Lease) -> T) -> T {
+    pub(crate) fn write<T>(&self, act: impl AsyncFnOnce(&mut OrgTx, &Lease) -> T) -> T {
         self.runtime.block_on(async {
             let mut tx = self.store.begin(&self.me.scope).await.unwrap();
             let done = act(&mut tx, &self.lease).await;
@@ -48,7 +48,7 @@ impl Stage {
     }
 
     /// Asks about a command; the question's id.
-    fn ask(&self, command: &str, risk: Risk, left_ms: i64) -> ApprovalRequest {
+    pub(crate) fn ask(&self, command: &str, risk: Risk, left_ms: i64) -> ApprovalRequest {
         let now = SystemClock.wall_ms();
         let action = Action {
             kind: ActionKind::Execute,
@@ -74,11 +74,11 @@ impl Stage {
         request
     }
 
-    fn state(&self, asked: &ApprovalRequest) -> ApprovalState {
+    pub(crate) fn state(&self, asked: &ApprovalRequest) -> ApprovalState {
         self.write(async |tx, _| tx.approval_get(asked.id).await.unwrap().unwrap().state)
     }
 
-    fn uses(&self, asked: &ApprovalRequest) -> bool {
+    pub(crate) fn uses(&self, asked: &ApprovalRequest) -> bool {
         self.write(async |tx, lease| tx.approval_use(lease, asked.id, &asked.digest).await.unwrap())
     }
 
@@ -92,7 +92,7 @@ impl Stage {
     }
 }
 
-async fn begun(world: &World) -> (Store, Principal, Lease, WarrantId) {
+pub(crate) async fn begun(world: &World) -> (Store, Principal, Lease, WarrantId) {
     let home = world.home();
     let key = KekSource::File(home.join("ring.key")).load(&SystemEntropy).unwrap();
     let config = StoreConfig::sqlite(home.join("tipstaff.db"));

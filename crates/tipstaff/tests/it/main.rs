@@ -70,6 +70,8 @@ mod setup;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
+mod terminal;
+#[cfg(test)]
 mod usage_compared;
 #[cfg(test)]
 mod verification;
