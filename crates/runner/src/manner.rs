@@ -12,8 +12,8 @@ use std::time::Duration;
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::run::ASK_TIMEOUT_MS;
 use tipstaff_model::{
-    Decision, EngineKind, Entropy, Policies, PolicyLayer, PolicyOrigin, PolicyRule, Refusal, Rule, TaskSpec,
-    Warrant,
+    AgentRole, Decision, EngineKind, Entropy, Policies, PolicyLayer, PolicyOrigin, PolicyRule, Refusal, Rule,
+    TaskSpec, Warrant,
 };
 
 /// How one run goes.
@@ -37,7 +37,7 @@ impl Manner {
         let converses = engine(job.task.engine).conversation(&request)?.is_some();
         let attended = converses && (job.task.attended || policies.restricts());
         if !converses {
-            refuse_what_cannot_be_kept(&job.task, &policies).map_err(RunnerError::Refused)?;
+            refuse_what_cannot_be_kept(&job.task, &policies, warrant.role).map_err(RunnerError::Refused)?;
         }
         Ok(Self { policies, attended })
     }
@@ -77,7 +77,7 @@ fn of_repository(project: &Project) -> Option<PolicyLayer> {
 }
 
 /// What an engine can't do that can't be spoken with.
-fn refuse_what_cannot_be_kept(task: &TaskSpec, policies: &Policies) -> Result<(), Refusal> {
+fn refuse_what_cannot_be_kept(task: &TaskSpec, policies: &Policies, role: AgentRole) -> Result<(), Refusal> {
     let wanted = format!("an attended run of {}", task.engine);
     if task.attended {
         let why = format!("nobody can speak with the engine {} while it works", task.engine);
@@ -85,7 +85,7 @@ fn refuse_what_cannot_be_kept(task: &TaskSpec, policies: &Policies) -> Result<()
     }
     let found = policies.0.iter().find_map(|layer| {
         let of_default = layer.policy.default.filter(|default| *default != Decision::Allow);
-        let of_rule = || layer.policy.rules.iter().position(|rule| is_for_the_agent(rule));
+        let of_rule = || layer.policy.rules.iter().position(|rule| is_for_the_agent(rule, role));
         match of_default {
             Some(_) => Some(format!("{}: what no rule names", layer.origin)),
             None => of_rule().map(|index| format!("{}, rule {}", layer.origin, index + 1)),
@@ -102,8 +102,57 @@ fn refuse_what_cannot_be_kept(task: &TaskSpec, policies: &Policies) -> Result<()
 }
 
 /// Whether only the agent itself can keep a rule. Paths and hosts alone are the warrant's matter, too.
-fn is_for_the_agent(rule: &PolicyRule) -> bool {
+fn is_for_the_agent(rule: &PolicyRule, role: AgentRole) -> bool {
+    let of_role = rule.roles.is_empty() || rule.roles.contains(&role);
     let of_warrant = !rule.paths.is_empty() || !rule.hosts.is_empty();
     let of_agent = !rule.tools.is_empty() || !rule.commands.is_empty() || !of_warrant;
-    rule.decision != Decision::Allow && of_agent
+    rule.decision != Decision::Allow && of_role && of_agent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(engine: EngineKind, attended: bool) -> TaskSpec {
+        let json = serde_json::json!({
+            "repository": "local/demo", "source": "/srv/demo", "base": null, "base_commit": "a".repeat(40),
+            "role": "builder", "engine": engine, "agent": null, "argv": [], "prompt": "x", "budget_micro_usd": 1,
+            "timeout_ms": 1000, "allow_hosts": [], "submodules": false, "lfs": false, "attended": attended,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn kept(rules: &str, engine: EngineKind, attended: bool) -> Result<(), Refusal> {
+        let policy = serde_json::from_str(rules).unwrap();
+        let policies = Policies(vec![PolicyLayer { origin: PolicyOrigin::Org, policy }]);
+        refuse_what_cannot_be_kept(&task(engine, attended), &policies, AgentRole::Builder)
+    }
+
+    #[test]
+    fn a_rule_that_only_the_agent_can_keep_refuses_an_engine_that_cannot_be_asked() {
+        for rules in [
+            r#"{"default": "ask"}"#,
+            r#"{"default": "deny"}"#,
+            r#"{"rules": [{"decision": "allow"}, {"decision": "ask", "tools": ["Bash"]}]}"#,
+            r#"{"rules": [{"decision": "deny", "commands": ["git push*"]}]}"#,
+            r#"{"rules": [{"decision": "ask", "kinds": ["edit"]}]}"#,
+            r#"{"rules": [{"decision": "ask", "risk": "high"}]}"#,
+            r#"{"rules": [{"decision": "deny", "commands": ["x"], "paths": ["db/**"], "roles": ["builder"]}]}"#,
+        ] {
+            let refusal = kept(rules, EngineKind::OpenCode, false).unwrap_err();
+            assert_eq!(refusal.rule, Rule::PolicyDenied, "{rules}");
+            assert!(refusal.why.contains("the org"), "{refusal:?}");
+            // What a person starts by himself is no agent.
+            assert_eq!(kept(rules, EngineKind::Command, false), Ok(()));
+        }
+        for rules in [
+            "{}",
+            r#"{"default": "allow", "rules": [{"decision": "allow", "tools": ["Bash"]}]}"#,
+            r#"{"rules": [{"decision": "deny", "paths": ["db/**"]}, {"decision": "ask", "hosts": ["x.example"]}]}"#,
+            r#"{"rules": [{"decision": "ask", "tools": ["Bash"], "roles": ["reviewer"]}]}"#,
+        ] {
+            assert_eq!(kept(rules, EngineKind::OpenCode, false), Ok(()), "{rules}");
+            assert!(kept(rules, EngineKind::OpenCode, true).unwrap_err().why.contains("nobody can speak"));
+        }
+    }
 }

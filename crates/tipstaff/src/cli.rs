@@ -199,6 +199,9 @@ pub(crate) struct RunArgs {
     /// so. A policy that asks or denies attends by itself
     #[arg(long)]
     pub(crate) attended: bool,
+    /// How long you have to answer a question of the agent, from 1s to 24h; after that it means no [default: 5m]
+    #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_hyphen_values = true)]
+    pub(crate) ask_timeout: Option<u64>,
     /// What to base on: a branch, tag or commit [default: HEAD]
     #[arg(long, value_name = "REF")]
     pub(crate) base: Option<String>,

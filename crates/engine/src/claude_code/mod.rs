@@ -45,25 +45,22 @@ impl Engine for ClaudeCode {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
         // Servers that a repository configures are left out: they would run beside the agent, and the stream would not
         // show them.
-        let mut argv = words([
-            PROGRAM.name,
-            "-p",
-            "--output-format=stream-json",
-            "--verbose",
-            "--strict-mcp-config",
-            "--no-session-persistence",
-        ]);
+        let mut argv = words([PROGRAM.name, "-p", "--output-format=stream-json", "--verbose"]);
         argv.extend(if request.attended {
             words([
                 "--permission-mode=default",
                 "--input-format=stream-json",
                 "--permission-prompt-tool=stdio",
                 "--replay-user-messages",
+                // A hook of the repository could put another command in the place of the one that was asked about. Ours
+                // is no file's: it stays.
+                "--settings={\"disableAllHooks\":true}",
             ])
         } else {
             // Its permission prompts have nobody to answer them; the sandbox is the wall.
             words(["--permission-mode=bypassPermissions"])
         });
+        argv.extend(words(["--strict-mcp-config", "--no-session-persistence"]));
         argv.push(format!("--model={}", asked.model));
         argv.push(format!("--append-system-prompt-file={}", asked.at_home(INSTRUCTIONS)));
         if !asked.may_write() {

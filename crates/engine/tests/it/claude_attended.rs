@@ -376,6 +376,7 @@ fn its_command_line_lets_it_be_spoken_with_and_holds_no_prompt() {
         "--permission-mode=default",
         "--replay-user-messages",
         "--strict-mcp-config",
+        "--settings={\"disableAllHooks\":true}",
     ] {
         assert!(line.contains(option), "{line}");
     }

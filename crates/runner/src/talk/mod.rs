@@ -20,7 +20,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tipstaff_engine::Conversation;
-use tipstaff_model::{Approval, ControlPlaneError, Entropy, Policies, Refusal, Rule};
+use tipstaff_model::{Approval, ApprovalState, ControlPlaneError, Entropy, Policies, Refusal, Rule};
 use tipstaff_seal::redact::Redactor;
 
 /// How long the control plane may take for one answer.
@@ -58,8 +58,11 @@ impl Present<'_, '_> {
         self.session.remark(text, self.listener);
     }
 
-    /// Tells whoever watches where a question stands.
+    /// Tells whoever watches where a question stands. A yes is told when it is used, which is at once or never.
     fn tell(&self, approval: &Approval) {
+        if approval.state == ApprovalState::Allowed {
+            return;
+        }
         self.listener.observer.notice(Notice::Approval(Box::new(approval.clone())));
     }
 

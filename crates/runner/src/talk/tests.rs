@@ -413,7 +413,7 @@ async fn a_no_silence_and_a_broken_control_plane_are_all_no() {
     // The control plane says that it expired; or says nothing, and our own clock does.
     stage.plane.put(ApprovalState::Expired, None);
     stage.looks().await.unwrap();
-    stage.hears("ask 3 make").await.unwrap();
+    stage.hears("ask 3 make it").await.unwrap();
     *stage.plane.broken.lock().unwrap() = Some("no disk");
     stage.looks().await.unwrap();
     stage.clock.advance(60_000);

@@ -37,6 +37,9 @@ pub(crate) async fn run(
     let preparing = prepare(&arguments, &context, &git);
     let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
     let project = Project::of_commit(&mirror, &task.base_commit).await?;
+    let mut task = task;
+    // Whoever may be asked can also be told something: it is on record before the run begins.
+    task.attended |= project.policy.restricts() && converses(&task)?;
     let setup = crate::setup::planned(&context, &mirror, &task, &project.setup).await?;
     let rules = project.push;
     // What can be known before anything is accepted is said now: no secret, no program, no key.
@@ -57,7 +60,6 @@ pub(crate) async fn run(
     };
 
     let mut tx = context.store.begin(context.scope()).await?;
-    let mut task = task;
     task.repository = repository_name(&mut tx, &source, &text).await?;
     let repository = tx.repository_set(&task.repository, kind, &text).await?;
     let max_attempts = if arguments.queue { ATTEMPTS } else { 1 };
@@ -199,7 +201,7 @@ fn task(
         lfs: false,
         attended: arguments.attended,
         policy: Default::default(),
-        ask_timeout_ms: None,
+        ask_timeout_ms: arguments.ask_timeout,
         resumes: None,
         under: None,
     })
@@ -269,7 +271,16 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
     Ok(Chosen { role, engine: engine_kind, command, model, provider, instructions })
 }
 
-/// Whether somebody can speak with the engine while it works.
+/// Whether the agent of a task can be spoken with.
+fn converses(task: &TaskSpec) -> anyhow::Result<bool> {
+    let request = EngineRequest { attended: true, ..engine_request(task, task.role.template().kind) };
+    let conversation = engine(task.engine)
+        .conversation(&request)
+        .map_err(|error| Problem::usage(error.code(), error.to_string()))?;
+    Ok(conversation.is_some())
+}
+
+/// Refuses to attend to an engine that nobody can speak with while it works.
 fn can_be_attended(kind: EngineKind, request: &EngineRequest<'_>) -> anyhow::Result<()> {
     let conversation = engine(kind)
         .conversation(request)

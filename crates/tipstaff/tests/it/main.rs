@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod approvals;
 #[cfg(test)]
+mod attended;
+#[cfg(test)]
 mod attended_codex;
 #[cfg(test)]
 mod audit;
