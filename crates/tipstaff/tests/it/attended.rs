@@ -421,13 +421,14 @@ fn one_that_does_not_end_is_ended_and_its_work_is_done() {
 }
 
 #[test]
-fn one_that_closes_its_ears_is_given_up() {
+fn one_that_closes_its_ears_is_told_no_in_vain_and_stalls() {
     let scene = Scene::puppet(ASK, "exec <&-; ask r1 t1 make; while :; do sleep 1; done");
-    let child = scene.start(&[], "do it");
-    let end = ended(child);
+    let stall = [("TIPSTAFF_STALL_WARNING", "1s"), ("TIPSTAFF_STALL_STOP", "3s")];
+    let end = ended(scene.start_with(&["--ask-timeout", "2s"], "do it", &stall));
     let summary = end.json();
-    assert_eq!(summary["exit_reason"], "agent_failed", "{end:#?}");
-    assert!(summary["error"].as_str().unwrap().contains("closed its input"), "{summary}");
+    assert_eq!(rules(&summary), ["approval-expired"], "{end:#?}");
+    let reason = summary["exit_reason"].as_str().unwrap();
+    assert!(["stalled", "agent_failed"].contains(&reason), "{summary}");
 }
 
 #[test]
