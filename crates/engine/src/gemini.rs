@@ -4,7 +4,8 @@ use crate::invoke::{Checked, PLACEHOLDER, json_file, variables, words};
 use crate::session::{
     Dialect, JsonLines, Outcome, Session, call_title, count, cut, output, plain_error, text,
 };
-use crate::{Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
+use crate::acp::{self, Setup, Talk};
+use crate::{Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
 use serde_json::{Value, json};
 use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 
@@ -41,7 +42,11 @@ impl Engine for Gemini {
 
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
-        let mut argv = words([PROGRAM.name, "--output-format=stream-json", "--approval-mode=yolo"]);
+        let mut argv = if asked.attended() {
+            words([PROGRAM.name, "--acp", "--approval-mode=default"])
+        } else {
+            words([PROGRAM.name, "--output-format=stream-json", "--approval-mode=yolo"])
+        };
         argv.push(format!("--model={}", asked.model));
         // Without the kind of authentication it ends with code 41, whatever the key is.
         let without: &[&str] = if asked.may_write() { &[] } else { &["write_file", "replace"] };
@@ -54,8 +59,13 @@ impl Engine for Gemini {
             "general": { "enableAutoUpdate": false, "enableAutoUpdateNotification": false },
         });
         let context = HomeFile { path: ".gemini/GEMINI.md".to_owned(), content: asked.instructions.clone() };
+        let mut home = vec![json_file(".gemini/settings.json", &settings), context];
+        if !asked.attended() {
+            argv = asked.reading_prompt(argv);
+            home.insert(0, asked.prompt_file());
+        }
         Ok(Invocation {
-            argv: asked.reading_prompt(argv),
+            argv,
             env: variables([
                 ("GOOGLE_GEMINI_BASE_URL", &asked.upstream("")),
                 ("GEMINI_API_KEY", PLACEHOLDER),
@@ -64,12 +74,28 @@ impl Engine for Gemini {
                 ("TERM", "xterm-256color"),
                 ("COLORTERM", "truecolor"),
             ]),
-            home: vec![asked.prompt_file(), json_file(".gemini/settings.json", &settings), context],
+            home,
         })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
         Some(JsonLines::boxed(Output::default()))
+    }
+
+    fn attended_reader(&self) -> Option<Box<dyn SessionReader>> {
+        Some(JsonLines::boxed(acp::Output::default()))
+    }
+
+    fn conversation(
+        &self,
+        request: &EngineRequest<'_>,
+    ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
+        let asked = Checked::new(self.kind(), &MODELS, request)?;
+        Ok(Some(Box::new(Talk::new(Setup::of(&asked)))))
+    }
+
+    fn session_folders(&self) -> &'static [&'static str] {
+        &[".gemini/tmp"]
     }
 }
 

@@ -34,25 +34,9 @@ impl<'a> Checked<'a> {
         if !request.command.is_empty() {
             return Err(EngineError::CommandNotTaken(kind));
         }
-        let prompt = request.prompt.filter(|prompt| !prompt.trim().is_empty());
-        let prompt = prompt.ok_or(EngineError::NoPrompt(kind))?;
-        if prompt.contains('\0') || request.instructions.contains('\0') {
-            return Err(EngineError::Unusable("the prompt or the instructions hold a NUL byte"));
-        }
-        let model = request.model.unwrap_or(models.default);
-        if model.is_empty()
-            || model.len() > NAME
-            || model.chars().any(|c| c.is_control() || c.is_whitespace())
-        {
-            return Err(EngineError::Unusable("the model's name is empty, too long or holds a space"));
-        }
-        let provider = request.provider.unwrap_or(models.provider);
-        let plain = provider.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if provider.is_empty() || provider.len() > NAME || !plain || provider.starts_with('.') {
-            return Err(EngineError::Unusable(
-                "the provider's name is not letters, digits, '-', '_' and '.'",
-            ));
-        }
+        let prompt = checked_prompt(kind, request)?;
+        let model = checked_model(request.model.unwrap_or(models.default))?;
+        let provider = checked_provider(request.provider.unwrap_or(models.provider))?;
         Ok(Self { prompt, model, provider, instructions: instructions(request), request })
     }
 
@@ -62,7 +46,17 @@ impl<'a> Checked<'a> {
 
     /// Where the broker offers the provider's models, with `below` after it.
     pub(crate) fn upstream(&self, below: &str) -> String {
-        format!("{}/model/{}{below}", self.request.broker.trim_end_matches('/'), self.provider)
+        upstream(self.request, self.provider, below)
+    }
+
+    /// Whether it is spoken with while it works.
+    pub(crate) const fn attended(&self) -> bool {
+        self.request.attended
+    }
+
+    /// The session that is continued.
+    pub(crate) const fn resume(&self) -> Option<&'a str> {
+        self.request.resume
     }
 
     /// A path below the agent's home.
@@ -87,9 +81,44 @@ impl<'a> Checked<'a> {
     }
 }
 
+/// The prompt, looked through.
+pub(crate) fn checked_prompt<'a>(
+    kind: EngineKind,
+    request: &EngineRequest<'a>,
+) -> Result<&'a str, EngineError> {
+    let prompt = request.prompt.filter(|prompt| !prompt.trim().is_empty());
+    let prompt = prompt.ok_or(EngineError::NoPrompt(kind))?;
+    if prompt.contains('\0') || request.instructions.contains('\0') {
+        return Err(EngineError::Unusable("the prompt or the instructions hold a NUL byte"));
+    }
+    Ok(prompt)
+}
+
+/// A model's name, looked through.
+pub(crate) fn checked_model(model: &str) -> Result<&str, EngineError> {
+    if model.is_empty() || model.len() > NAME || model.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(EngineError::Unusable("the model's name is empty, too long or holds a space"));
+    }
+    Ok(model)
+}
+
+/// A provider's name, looked through.
+pub(crate) fn checked_provider(provider: &str) -> Result<&str, EngineError> {
+    let plain = provider.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if provider.is_empty() || provider.len() > NAME || !plain || provider.starts_with('.') {
+        return Err(EngineError::Unusable("the provider's name is not letters, digits, '-', '_' and '.'"));
+    }
+    Ok(provider)
+}
+
+/// Where the broker offers a provider's models, with `below` after it.
+pub(crate) fn upstream(request: &EngineRequest<'_>, provider: &str, below: &str) -> String {
+    format!("{}/model/{provider}{below}", request.broker.trim_end_matches('/'))
+}
+
 /// What the agent is told besides the prompt: where it is, then what its profile says. It explains the walls; it is
 /// not one of them.
-fn instructions(request: &EngineRequest<'_>) -> String {
+pub(crate) fn instructions(request: &EngineRequest<'_>) -> String {
     let mut text = String::from(if request.attended {
         "A person watches this session. They may be asked before you act, may refuse, and may write to you; do what they \
          write. They don't answer questions: decide, act, and say in the end what you did.\n"

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod acp;
 mod action;
 mod builtin;
 mod claude_code;
@@ -147,6 +148,14 @@ pub trait Engine: Send + Sync {
     fn summary(&self) -> &'static str;
     /// The program that must be on the machine; `None` where the person names the command.
     fn program(&self) -> Option<&'static Program>;
+    /// Whether it is an agent, that asks models and says what it does; else it is a command of a person.
+    fn is_agent(&self) -> bool {
+        self.program().is_some()
+    }
+    /// Whether it can be spoken with only: each of its runs is attended, and without a policy everything is allowed.
+    fn is_always_attended(&self) -> bool {
+        false
+    }
     /// The models that it asks; `None` where it asks none of its own.
     fn models(&self) -> Option<&'static Models>;
     /// The command line of a request.
@@ -184,7 +193,7 @@ pub trait Engine: Send + Sync {
 
 /// All engines. Adding one is a file and a line here.
 pub const REGISTRY: &[&dyn Engine] =
-    &[&command::Command, &claude_code::ClaudeCode, &codex::Codex, &gemini::Gemini, &opencode::OpenCode];
+    &[&command::Command, &claude_code::ClaudeCode, &codex::Codex, &gemini::Gemini, &opencode::OpenCode, &acp::Acp];
 
 /// The engine of a kind.
 #[must_use]

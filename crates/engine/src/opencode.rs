@@ -5,7 +5,8 @@ use crate::session::{
     Dialect, JsonLines, Outcome, Session, below, call_title, count, cut, list, micro_usd, output,
     plain_error, text,
 };
-use crate::{Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
+use crate::acp::{self, Setup, Talk};
+use crate::{Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
 use serde_json::{Value, json};
 use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 
@@ -46,6 +47,7 @@ impl Engine for OpenCode {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
         let (package, below) = dialect(asked.provider);
         let model = format!("{PROVIDER}/{}", asked.model);
+        let usual = if asked.attended() { "ask" } else { "allow" };
         let config = json!({
             "model": model,
             "small_model": model,
@@ -53,8 +55,8 @@ impl Engine for OpenCode {
             "share": "disabled",
             "enabled_providers": [PROVIDER],
             "instructions": [asked.at_home(INSTRUCTIONS)],
-            // Nobody answers a question; the sandbox is the wall.
-            "permission": { "*": "allow", "edit": if asked.may_write() { "allow" } else { "deny" } },
+            // The sandbox is the wall. Where nobody looks on there is nobody to answer a question.
+            "permission": { "*": usual, "edit": if asked.may_write() { usual } else { "deny" } },
             "provider": { PROVIDER: {
                 "npm": package,
                 "name": asked.provider,
@@ -62,26 +64,48 @@ impl Engine for OpenCode {
                 "models": { asked.model: { "name": asked.model } },
             } },
         });
-        let argv = words([PROGRAM.name, "run", "--format=json", "--thinking", "--pure"]);
         let config = json_file(".config/opencode/opencode.json", &config);
         // At each start it wants a package of its own from the npm registry, and works without. This holds for its
         // folder only: the agent's own npm asks as ever.
         let npm =
             HomeFile { path: ".config/opencode/.npmrc".to_owned(), content: "offline=true\n".to_owned() };
+        let mut home = vec![config, npm, asked.instructions_file()];
+        let argv = if asked.attended() {
+            words([PROGRAM.name, "acp", "--pure"])
+        } else {
+            home.insert(0, asked.prompt_file());
+            asked.reading_prompt(words([PROGRAM.name, "run", "--format=json", "--thinking", "--pure"]))
+        };
         Ok(Invocation {
-            argv: asked.reading_prompt(argv),
+            argv,
             env: variables([
                 ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
                 ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
                 ("OPENCODE_DISABLE_SHARE", "1"),
                 ("OPENCODE_DISABLE_TERMINAL_TITLE", "1"),
             ]),
-            home: vec![asked.prompt_file(), config, npm, asked.instructions_file()],
+            home,
         })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
         Some(JsonLines::boxed(Output::default()))
+    }
+
+    fn attended_reader(&self) -> Option<Box<dyn SessionReader>> {
+        Some(JsonLines::boxed(acp::Output::default()))
+    }
+
+    fn conversation(
+        &self,
+        request: &EngineRequest<'_>,
+    ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
+        let asked = Checked::new(self.kind(), &MODELS, request)?;
+        Ok(Some(Box::new(Talk::new(Setup::of(&asked)))))
+    }
+
+    fn session_folders(&self) -> &'static [&'static str] {
+        &[".local/share/opencode"]
     }
 }
 

@@ -32,6 +32,10 @@ pub(crate) trait Dialect: Send {
     fn error_line(&mut self, _line: &str, _session: &mut Session) -> Vec<AgentEvent> {
         Vec::new()
     }
+    /// Whether this end of the process says nothing about the work: a server that is not needed any more.
+    fn is_usual_end(&self, _end: ProcessEnd) -> bool {
+        false
+    }
     /// Why the work is not done although the agent says so.
     fn objection(&self, _session: &Session) -> Option<String> {
         None
@@ -207,6 +211,8 @@ impl<D: Dialect> SessionReader for JsonLines<D> {
     }
 
     fn verdict(&mut self, end: ProcessEnd) -> Verdict {
+        let usual = self.session.outcome.is_some() && self.dialect.is_usual_end(end);
+        let end = if usual { ProcessEnd::Exited(0) } else { end };
         self.session.verdict(end, self.dialect.objection(&self.session))
     }
 }

@@ -85,6 +85,14 @@ choice!(
         Gemini = "gemini",
         /// `OpenCode`, `opencode`, for models of many providers.
         OpenCode = "opencode",
+        /// Qwen Code, Alibaba's `qwen`.
+        Qwen = "qwen",
+        /// Aider, `aider`, for models of many providers.
+        Aider = "aider",
+        /// Coven Code, `coven-code`, by its contract for runs without a person.
+        Coven = "coven",
+        /// Any agent that speaks the Agent Client Protocol.
+        Acp = "acp",
     }
 );
 
@@ -99,7 +107,7 @@ pub struct Agent {
     pub role: AgentRole,
     /// Its engine.
     pub engine: EngineKind,
-    /// The command that it runs, for the `command` engine; the prompt is appended as last argument.
+    /// The command that it runs, for the engines `command` (the prompt is appended as last argument) and `acp`.
     pub command: Vec<String>,
     /// The model, where the engine has one.
     pub model: Option<String>,

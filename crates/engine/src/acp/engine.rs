@@ -1,0 +1,114 @@
+//! The `acp` engine: any agent that speaks the Agent Client Protocol, by its command line alone.
+
+use super::{Output, Setup, Talk};
+use crate::invoke::{
+    PLACEHOLDER, checked_model, checked_prompt, checked_provider, instructions, upstream, variables,
+};
+use crate::session::JsonLines;
+use crate::{Conversation, Engine, EngineError, EngineRequest, Invocation, Models, Program, SessionReader};
+use tipstaff_model::EngineKind;
+
+/// Any agent of the protocol.
+pub(crate) struct Acp;
+
+impl Engine for Acp {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Acp
+    }
+
+    fn summary(&self) -> &'static str {
+        "any agent that speaks the Agent Client Protocol on its standard streams; its command line stands after --"
+    }
+
+    fn program(&self) -> Option<&'static Program> {
+        None
+    }
+
+    fn is_agent(&self) -> bool {
+        true
+    }
+
+    fn is_always_attended(&self) -> bool {
+        true
+    }
+
+    fn models(&self) -> Option<&'static Models> {
+        None
+    }
+
+    fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
+        let argv = request.command.to_vec();
+        if argv.is_empty() {
+            return Err(EngineError::NoCommand(self.kind()));
+        }
+        if argv.first().is_some_and(String::is_empty) {
+            return Err(EngineError::Unusable("the program's name is empty"));
+        }
+        if argv.iter().any(|part| part.contains('\0')) {
+            return Err(EngineError::Unusable("an argument holds a NUL byte"));
+        }
+        checked_prompt(self.kind(), request)?;
+        Ok(Invocation { argv, env: models_env(request)?, home: Vec::new() })
+    }
+
+    fn reader(&self) -> Option<Box<dyn SessionReader>> {
+        Some(JsonLines::boxed(Output::default()))
+    }
+
+    fn conversation(
+        &self,
+        request: &EngineRequest<'_>,
+    ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
+        let prompt = checked_prompt(self.kind(), request)?.to_owned();
+        Ok(Some(Box::new(Talk::new(Setup {
+            // A continued session was told before.
+            preface: request.resume.is_none().then(|| instructions(request)),
+            prompt,
+            model: request.model.map(ToOwned::to_owned),
+            resume: request.resume.map(ToOwned::to_owned),
+        }))))
+    }
+
+    /// Where the known agents and those that follow the XDG folders keep theirs.
+    fn session_folders(&self) -> &'static [&'static str] {
+        &[".claude/projects", ".codex/sessions", ".local/share"]
+    }
+}
+
+/// Where the agent finds its models: the variables that the makers' own libraries read.
+fn models_env(request: &EngineRequest<'_>) -> Result<Vec<(String, String)>, EngineError> {
+    let Some(provider) = request.provider else { return Ok(Vec::new()) };
+    checked_provider(provider)?;
+    let model = request.model.map(checked_model).transpose()?;
+    let at = |below: &str| upstream(request, provider, below);
+    let (mut env, name) = match provider {
+        "anthropic" => {
+            let env = variables([
+                ("ANTHROPIC_BASE_URL", &at("")),
+                ("ANTHROPIC_API_KEY", PLACEHOLDER),
+                ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+                ("DISABLE_AUTOUPDATER", "1"),
+            ]);
+            (env, "ANTHROPIC_MODEL")
+        }
+        "gemini" => {
+            let env = variables([
+                ("GOOGLE_GEMINI_BASE_URL", &at("")),
+                ("GEMINI_API_KEY", PLACEHOLDER),
+                ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
+            ]);
+            (env, "GEMINI_MODEL")
+        }
+        // OpenAI and everybody who answers as it does.
+        _ => {
+            let env = variables([
+                ("OPENAI_BASE_URL", &at("/v1")),
+                ("OPENAI_API_BASE", &at("/v1")),
+                ("OPENAI_API_KEY", PLACEHOLDER),
+            ]);
+            (env, "OPENAI_MODEL")
+        }
+    };
+    env.extend(model.map(|model| (name.to_owned(), model.to_owned())));
+    Ok(env)
+}
