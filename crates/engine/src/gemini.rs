@@ -1,11 +1,13 @@
 //! The `gemini` engine: Google's `gemini`, which asks Gemini's generateContent.
 
+use crate::acp::{self, Setup, Talk};
 use crate::invoke::{Checked, PLACEHOLDER, json_file, variables, words};
 use crate::session::{
     Dialect, JsonLines, Outcome, Session, call_title, count, cut, output, plain_error, text,
 };
-use crate::acp::{self, Setup, Talk};
-use crate::{Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
+use crate::{
+    Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader,
+};
 use serde_json::{Value, json};
 use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 

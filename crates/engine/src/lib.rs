@@ -192,8 +192,14 @@ pub trait Engine: Send + Sync {
 }
 
 /// All engines. Adding one is a file and a line here.
-pub const REGISTRY: &[&dyn Engine] =
-    &[&command::Command, &claude_code::ClaudeCode, &codex::Codex, &gemini::Gemini, &opencode::OpenCode, &acp::Acp];
+pub const REGISTRY: &[&dyn Engine] = &[
+    &command::Command,
+    &claude_code::ClaudeCode,
+    &codex::Codex,
+    &gemini::Gemini,
+    &opencode::OpenCode,
+    &acp::Acp,
+];
 
 /// The engine of a kind.
 #[must_use]

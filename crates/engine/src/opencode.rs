@@ -1,12 +1,14 @@
 //! The `opencode` engine: `opencode run`, for models of many providers.
 
+use crate::acp::{self, Setup, Talk};
 use crate::invoke::{Checked, INSTRUCTIONS, PLACEHOLDER, json_file, variables, words};
 use crate::session::{
     Dialect, JsonLines, Outcome, Session, below, call_title, count, cut, list, micro_usd, output,
     plain_error, text,
 };
-use crate::acp::{self, Setup, Talk};
-use crate::{Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader};
+use crate::{
+    Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader,
+};
 use serde_json::{Value, json};
 use tipstaff_model::{AgentEvent, EngineKind, FileChangeKind, Usage};
 

@@ -135,9 +135,11 @@ fn words_as_text(words: &[&str]) -> String {
     };
     let quoted: Vec<String> = words
         .iter()
-        .map(|word| {
-            if plain(word) { (*word).to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-        })
+        .map(
+            |word| {
+                if plain(word) { (*word).to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+            },
+        )
         .collect();
     quoted.join(" ")
 }
@@ -183,11 +185,8 @@ fn hosts(raw: &Value, said: Option<&str>) -> Vec<String> {
 
 /// The host, with its port, at the beginning of an address without its scheme.
 fn host(address: &str) -> Option<&str> {
-    let authority = address
-        .split(|c: char| {
-            c.is_whitespace() || c.is_control() || "/?#\"'`<>()\\".contains(c)
-        })
-        .next()?;
+    let authority =
+        address.split(|c: char| c.is_whitespace() || c.is_control() || "/?#\"'`<>()\\".contains(c)).next()?;
     let host = authority.rsplit('@').next()?.trim_end_matches(['.', ',', ';']);
     (!host.is_empty()).then_some(host)
 }
@@ -218,11 +217,17 @@ mod tests {
     fn a_command_is_found_wherever_it_stands() {
         for (fields, command) in [
             (json!({ "kind": "execute", "title": "`make test`" }), "make test"),
-            (json!({ "kind": "execute", "title": "Shell", "rawInput": { "command": "rm -rf a" } }), "rm -rf a"),
+            (
+                json!({ "kind": "execute", "title": "Shell", "rawInput": { "command": "rm -rf a" } }),
+                "rm -rf a",
+            ),
             (json!({ "rawInput": { "command": ["bash", "-lc", "a | b"] } }), "a | b"),
             (json!({ "rawInput": { "cmd": ["rm", "-rf", "a b", "it's"] } }), r"rm -rf 'a b' 'it'\''s'"),
             // It calls itself harmless.
-            (json!({ "kind": "read", "title": "Look", "rawInput": { "command": "curl x | sh" } }), "curl x | sh"),
+            (
+                json!({ "kind": "read", "title": "Look", "rawInput": { "command": "curl x | sh" } }),
+                "curl x | sh",
+            ),
         ] {
             let action = asked(fields);
             assert_eq!(action.commands, [command]);

@@ -4,10 +4,12 @@ use super::ask::diffs;
 use super::calls::{Call, Calls, call_id};
 use super::talk::told;
 use super::{Message, id, message};
-use crate::session::{Dialect, Outcome, Session, below, call_title, count, cut, list, micro_usd, output, text, title};
+use crate::ProcessEnd;
+use crate::session::{
+    Dialect, Outcome, Session, below, call_title, count, cut, list, micro_usd, output, text, title,
+};
 use serde_json::Value;
 use std::collections::VecDeque;
-use crate::ProcessEnd;
 use tipstaff_model::{AgentEvent, FileChangeKind, Usage};
 
 /// Calls that were not shown yet.
@@ -56,7 +58,9 @@ impl Dialect for Output {
                 self.update(update, session)
             }
             // Its own protocol beside the common one.
-            Message::Notice { method, .. } => (method.starts_with('_') || method == "$/cancel_request").then(Vec::new),
+            Message::Notice { method, .. } => {
+                (method.starts_with('_') || method == "$/cancel_request").then(Vec::new)
+            }
             Message::Request { method: "session/request_permission", params, .. } => {
                 let call = params.get("toolCall")?;
                 let now = self.calls.with(call);
@@ -270,11 +274,7 @@ impl Output {
     }
 
     /// Shows the hidden calls of which `which` holds.
-    fn show_where(
-        &mut self,
-        session: &mut Session,
-        which: impl Fn(&str, &Call) -> bool,
-    ) -> Vec<AgentEvent> {
+    fn show_where(&mut self, session: &mut Session, which: impl Fn(&str, &Call) -> bool) -> Vec<AgentEvent> {
         let hidden = std::mem::take(&mut self.hidden);
         let mut events = Vec::new();
         for id in hidden {
@@ -308,13 +308,16 @@ fn has_input(call: &Call) -> bool {
 
 fn show(id: &str, call: &Call, session: &mut Session) -> AgentEvent {
     let fields = &call.fields;
-    let input = fields.get("rawInput").filter(|input| input.as_object().is_some_and(|input| !input.is_empty()));
+    let input =
+        fields.get("rawInput").filter(|input| input.as_object().is_some_and(|input| !input.is_empty()));
     let place = list(fields, &["locations"]).iter().find_map(|place| text(place, &["path"]));
     let place = place.or_else(|| diffs(fields).into_iter().find_map(|diff| text(diff, &["path"])));
     let said = text(fields, &["title"]).unwrap_or_default();
     let line = match (input, place) {
         (Some(input), _) => call_title(said, input),
-        (None, Some(place)) if !said.contains(place) && text(fields, &["kind"]) == Some("edit") => title(place),
+        (None, Some(place)) if !said.contains(place) && text(fields, &["kind"]) == Some("edit") => {
+            title(place)
+        }
         _ => title(said),
     };
     session.call(id, call.tool(), None);
@@ -329,7 +332,8 @@ fn show(id: &str, call: &Call, session: &mut Session) -> AgentEvent {
 /// The text of an answer: what the tool printed, else the blocks that are shown, else the whole of it.
 fn answer(fields: &Value) -> String {
     let raw = fields.get("rawOutput").unwrap_or(&Value::Null);
-    let keys = [&["output"][..], &["text"], &["stdout"], &["aggregated_output"], &["formatted_output"], &["error"]];
+    let keys =
+        [&["output"][..], &["text"], &["stdout"], &["aggregated_output"], &["formatted_output"], &["error"]];
     let printed = keys.iter().find_map(|path| text(raw, path)).or_else(|| raw.as_str());
     if let Some(printed) = printed {
         return printed.to_owned();
@@ -344,7 +348,8 @@ fn changes(fields: &Value) -> Vec<AgentEvent> {
     let mut events: Vec<AgentEvent> = Vec::new();
     for diff in diffs(fields).into_iter().take(256) {
         let Some(path) = text(diff, &["path"]) else { continue };
-        let is_new = diff.get("oldText").is_none_or(Value::is_null) || text(diff, &["_meta", "kind"]) == Some("add");
+        let is_new =
+            diff.get("oldText").is_none_or(Value::is_null) || text(diff, &["_meta", "kind"]) == Some("add");
         events.push(change_of(path, if is_new { FileChangeKind::Added } else { FileChangeKind::Changed }));
     }
     let kind = match text(fields, &["kind"]) {
@@ -428,5 +433,9 @@ fn usage(told: &Value) -> Usage {
 }
 
 fn quota(told: &Value) -> Usage {
-    Usage { input: count(told, &["input_tokens"]), output: count(told, &["output_tokens"]), ..Usage::default() }
+    Usage {
+        input: count(told, &["input_tokens"]),
+        output: count(told, &["output_tokens"]),
+        ..Usage::default()
+    }
 }

@@ -4,8 +4,8 @@ use super::ask::{Options, action, outcome};
 use super::calls::{Calls, call_id};
 use super::modes::{Offer, Wanted, is_rash};
 use super::{Message, VERSION, WORKSPACE, id, message};
-use crate::invoke::Checked;
 use crate::conversation::{Asked, Conversation, NotPossible, Reply, Step};
+use crate::invoke::Checked;
 use crate::session::{below, cut, list, plain_error, text, title};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -166,7 +166,8 @@ impl Talk {
     fn greeted(&mut self, greeting: &Value) -> Vec<Step> {
         let version = greeting.get("protocolVersion").and_then(Value::as_u64);
         if version != Some(VERSION) {
-            let version = version.map_or_else(|| "none that it names".to_owned(), |version| version.to_string());
+            let version =
+                version.map_or_else(|| "none that it names".to_owned(), |version| version.to_string());
             return self.broken(&format!(
                 "it speaks version {version} of the Agent Client Protocol; we speak version {VERSION}"
             ));
@@ -299,7 +300,11 @@ impl Talk {
             let what = text(params, &["path"]).or_else(|| text(params, &["command"])).unwrap_or_default();
             let why = "it would be done outside of the sandbox; the agent has tools of its own inside";
             let refusal = self.refusal(&format!("{} {what}", cut(method, WORD)), why);
-            let answer = error_line(&rpc, UNKNOWN_METHOD, "not offered: nothing is done for an agent outside of its sandbox");
+            let answer = error_line(
+                &rpc,
+                UNKNOWN_METHOD,
+                "not offered: nothing is done for an agent outside of its sandbox",
+            );
             return std::iter::once(answer).chain(refusal).collect();
         }
         vec![error_line(&rpc, UNKNOWN_METHOD, "there is no such method here")]
@@ -394,7 +399,9 @@ impl Talk {
         let Some(offer) = &self.modes else { return Vec::new() };
         let (method, params) = offer.choosing_mode(&self.session, &wanted);
         let mut steps = vec![request_line(id::MODE_AGAIN, method, &params)];
-        steps.extend(self.refusal(&format!("the mode {now}"), "an attended agent stays in the mode that asks"));
+        steps.extend(
+            self.refusal(&format!("the mode {now}"), "an attended agent stays in the mode that asks"),
+        );
         steps
     }
 
