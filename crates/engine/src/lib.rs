@@ -12,6 +12,7 @@ mod gemini;
 mod invoke;
 mod opencode;
 mod program;
+mod qwen;
 mod session;
 
 pub use builtin::{BUILT_IN, BuiltInAgent};

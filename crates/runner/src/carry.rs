@@ -241,7 +241,7 @@ impl Runner {
         // What we ended ourselves has no code of its own.
         update.exit_code = (!supervised.dismissed).then_some(i64::from(supervised.exit.code));
         control.run_update(update).await?;
-        let (state, mut reason) = judge(&supervised, &verdict, program.is_some());
+        let (state, mut reason) = judge(&supervised, &verdict, engine(job.task.engine).is_agent());
         let mut end = RunUpdate { state: Some(state), ..RunUpdate::default() };
         if let Verdict::Failed { why } = verdict
             && supervised.stopped.is_none()

@@ -65,7 +65,7 @@ impl Runner {
                 env,
                 argv,
                 stdio: if attended.is_some() { StdioPolicy::PIPED } else { StdioPolicy::PIPED_OUTPUT },
-                agent: chosen.program().is_some(),
+                agent: chosen.is_agent(),
             },
         );
         let kinds = [EventKind::Stdout, EventKind::Stderr];

@@ -1,9 +1,11 @@
 //! A question of the protocol (`session/request_permission`): what it is about, and how it is answered.
 
 use super::calls::Call;
+use crate::action::action_of;
 use crate::session::{below, cut, list, text, title};
 use serde_json::{Value, json};
 use tipstaff_model::action::{LONGEST_WORD, MOST_OBJECTS};
+use tipstaff_model::policy::urls;
 use tipstaff_model::{Action, ActionKind};
 
 /// Most options that are looked at.
@@ -47,15 +49,19 @@ pub(super) fn outcome(option: Option<&str>) -> Value {
 pub(super) fn action(call: &Call) -> Result<Action, &'static str> {
     let fields = &call.fields;
     let raw = fields.get("rawInput").unwrap_or(&Value::Null);
+    // What the simulation over recorded sessions reads in the arguments, and what the protocol says besides.
+    let read = action_of(call.tool(), raw);
     let mut commands = commands(raw)?;
+    commands = unique(commands.iter().chain(&read.commands).map(String::as_str));
     let said = text(fields, &["title"]).unwrap_or_default();
     let kind = text(fields, &["kind"]).unwrap_or("other");
     if kind == "execute" && commands.is_empty() && !said.trim().is_empty() {
         // Some agents name the command in the title only.
         commands.push(unquoted(said).to_owned());
     }
-    let paths = paths(fields, raw);
-    let hosts = hosts(raw, (kind == "fetch").then_some(said));
+    let paths = unique(paths(fields, raw).iter().chain(&read.paths).map(String::as_str));
+    let hosts =
+        unique(hosts(raw, (kind == "fetch").then_some(said)).iter().chain(&read.hosts).map(String::as_str));
     if commands.len().max(paths.len()).max(hosts.len()) > MOST_OBJECTS {
         return Err("it names more than 256 commands, paths or hosts at once");
     }
@@ -71,8 +77,10 @@ pub(super) fn action(call: &Call) -> Result<Action, &'static str> {
         _ if has_diff => ActionKind::Edit,
         "execute" => ActionKind::Execute,
         "fetch" => ActionKind::Fetch,
+        _ if matches!(read.kind, ActionKind::Execute | ActionKind::Edit | ActionKind::Fetch) => read.kind,
         _ if !hosts.is_empty() => ActionKind::Fetch,
         "read" | "search" => ActionKind::Read,
+        "other" => read.kind,
         _ => ActionKind::Other,
     };
     let shown = commands.first().map_or_else(|| worded(said, &paths), Clone::clone);
@@ -180,15 +188,8 @@ fn hosts(raw: &Value, said: Option<&str>) -> Vec<String> {
     let listed = list(raw, &["urls"]).iter().filter_map(Value::as_str);
     let prompt = said.and_then(|_| below(raw, &["prompt"])).and_then(Value::as_str);
     let texts: Vec<&str> = named.chain(listed).chain(prompt).chain(said).collect();
-    unique(texts.iter().flat_map(|text| text.split("://").skip(1).filter_map(host)))
-}
-
-/// The host, with its port, at the beginning of an address without its scheme.
-fn host(address: &str) -> Option<&str> {
-    let authority =
-        address.split(|c: char| c.is_whitespace() || c.is_control() || "/?#\"'`<>()\\".contains(c)).next()?;
-    let host = authority.rsplit('@').next()?.trim_end_matches(['.', ',', ';']);
-    (!host.is_empty()).then_some(host)
+    let found: Vec<String> = texts.iter().flat_map(|text| urls::hosts(text)).collect();
+    unique(found.iter().map(String::as_str))
 }
 
 fn unique<'a>(items: impl Iterator<Item = &'a str>) -> Vec<String> {
@@ -252,7 +253,7 @@ mod tests {
             "kind": "fetch", "title": "Fetch https://user@a.example:8443/x?y and http://b.example.",
             "rawInput": { "url": "https://c.example" },
         }));
-        assert_eq!(action.hosts, ["c.example", "a.example:8443", "b.example"]);
+        assert_eq!(action.hosts, ["c.example:443", "a.example:8443", "b.example:80"]);
         assert_eq!(action.kind, ActionKind::Fetch);
     }
 

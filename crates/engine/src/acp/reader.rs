@@ -8,7 +8,7 @@ use crate::ProcessEnd;
 use crate::session::{
     Dialect, Outcome, Session, below, call_title, count, cut, list, micro_usd, output, text, title,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use tipstaff_model::{AgentEvent, FileChangeKind, Usage};
 
@@ -269,7 +269,7 @@ impl Output {
     }
 
     fn show(&mut self, id: &str, session: &mut Session) -> AgentEvent {
-        let call = self.calls.with(&serde_json::json!({ "toolCallId": id }));
+        let call = self.calls.with(&json!({ "toolCallId": id }));
         show(id, &call, session)
     }
 
@@ -278,7 +278,7 @@ impl Output {
         let hidden = std::mem::take(&mut self.hidden);
         let mut events = Vec::new();
         for id in hidden {
-            let call = self.calls.with(&serde_json::json!({ "toolCallId": id }));
+            let call = self.calls.with(&json!({ "toolCallId": id }));
             if which(&id, &call) {
                 events.push(show(&id, &call, session));
             } else {
@@ -321,11 +321,20 @@ fn show(id: &str, call: &Call, session: &mut Session) -> AgentEvent {
         _ => title(said),
     };
     session.call(id, call.tool(), None);
-    AgentEvent::ToolCall {
-        id: id.to_owned(),
-        name: call.tool().to_owned(),
-        title: line,
-        input: input.cloned().unwrap_or(Value::Null),
+    let input = input.cloned().unwrap_or_else(|| substitute(fields, said));
+    AgentEvent::ToolCall { id: id.to_owned(), name: call.tool().to_owned(), title: line, input }
+}
+
+/// Arguments for a call that came without: what the protocol says of it in other places.
+fn substitute(fields: &Value, said: &str) -> Value {
+    let places = list(fields, &["locations"]).iter().filter_map(|place| text(place, &["path"]));
+    let changed = diffs(fields).into_iter().filter_map(|diff| text(diff, &["path"]));
+    let mut paths: Vec<&str> = places.chain(changed).take(64).collect();
+    paths.dedup();
+    match text(fields, &["kind"]) {
+        Some("execute") if !said.is_empty() => json!({ "command": said }),
+        _ if paths.is_empty() => Value::Null,
+        _ => json!({ "paths": paths }),
     }
 }
 

@@ -19,7 +19,7 @@ fn request(prompt: &str) -> EngineRequest<'_> {
 }
 
 fn agents() -> impl Iterator<Item = &'static dyn Engine> {
-    REGISTRY.iter().copied().filter(|engine| engine.kind() != EngineKind::Command)
+    REGISTRY.iter().copied().filter(|engine| engine.program().is_some())
 }
 
 fn file<'a>(made: &'a Invocation, path: &str) -> &'a str {

@@ -7,6 +7,7 @@
     reason = "the helpers of tests fail as tests do"
 )]
 
+mod acp;
 mod claude_attended;
 mod codex_attended;
 mod hostile;

@@ -61,10 +61,11 @@ pub(crate) async fn agents(command: AgentsCommand, context: Context) -> anyhow::
                 command,
                 name,
             };
-            if draft.engine == EngineKind::Command && draft.command.is_empty() {
+            let takes_command = matches!(draft.engine, EngineKind::Command | EngineKind::Acp);
+            if takes_command && draft.command.is_empty() {
                 return Err(Problem::usage(
                     "engine-no-command",
-                    "an agent of the engine 'command' needs one: write it after --",
+                    format!("an agent of the engine '{}' needs a command: write it after --", draft.engine),
                 ));
             }
             tx.agent_set(&draft).await?;

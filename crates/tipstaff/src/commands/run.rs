@@ -199,7 +199,7 @@ fn task(
         },
         submodules: false,
         lfs: false,
-        attended: arguments.attended,
+        attended: arguments.attended || engine(chosen.engine).is_always_attended(),
         policy: Default::default(),
         ask_timeout_ms: arguments.ask_timeout,
         resumes: None,
@@ -259,7 +259,7 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
         broker: tipstaff_runner::BROKER_URL,
         home: tipstaff_sandbox::INSIDE_HOME,
         may_write: role.template().kind.may_write(),
-        attended: false,
+        attended: engine(engine_kind).is_always_attended(),
         resume: None,
     };
     engine(engine_kind)
@@ -417,7 +417,7 @@ async fn dry_run(
         env: invocation.env,
         argv: invocation.argv.into_iter().map(Into::into).collect(),
         stdio: StdioPolicy::PIPED_OUTPUT,
-        agent: engine(task.engine).program().is_some(),
+        agent: engine(task.engine).is_agent(),
     };
     let plan = runner.sandbox().plan(&compile_spec(&warrant, rules))?;
     let list = |items: Vec<String>| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
