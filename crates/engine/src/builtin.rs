@@ -101,8 +101,10 @@ macro_rules! agents {
 }
 
 /// All of them, engine by engine.
-pub const BUILT_IN: &[BuiltInAgent] =
-    agents!("claude" => ClaudeCode, "codex" => Codex, "gemini" => Gemini, "opencode" => OpenCode);
+pub const BUILT_IN: &[BuiltInAgent] = agents!(
+    "claude" => ClaudeCode, "codex" => Codex, "gemini" => Gemini, "opencode" => OpenCode, "qwen" => Qwen,
+    "aider" => Aider, "coven" => Coven,
+);
 
 #[cfg(test)]
 mod tests {

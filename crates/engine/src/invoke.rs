@@ -59,6 +59,21 @@ impl<'a> Checked<'a> {
         self.request.resume
     }
 
+    /// The variables by which an agent finds the provider's models.
+    pub(crate) fn provider_env(&self) -> Vec<(String, String)> {
+        provider_env(self.request, self.provider, Some(self.model))
+    }
+
+    /// Where the prompt is.
+    pub(crate) fn prompt_path(&self) -> String {
+        self.at_home(PROMPT)
+    }
+
+    /// That nobody wants to speak with it while it works.
+    pub(crate) fn unattended(self, kind: EngineKind) -> Result<Self, EngineError> {
+        if self.request.attended { Err(EngineError::NotAttended(kind)) } else { Ok(self) }
+    }
+
     /// A path below the agent's home.
     pub(crate) fn at_home(&self, path: &str) -> String {
         format!("{}/{path}", self.request.home.trim_end_matches('/'))
@@ -139,6 +154,45 @@ pub(crate) fn instructions(request: &EngineRequest<'_>) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Where an agent that we know nothing else of finds its models: the variables that the makers' own libraries read.
+pub(crate) fn provider_env(
+    request: &EngineRequest<'_>,
+    provider: &str,
+    model: Option<&str>,
+) -> Vec<(String, String)> {
+    let at = |below: &str| upstream(request, provider, below);
+    let (mut env, name) = match provider {
+        "anthropic" => {
+            let env = variables([
+                ("ANTHROPIC_BASE_URL", &at("")),
+                ("ANTHROPIC_API_KEY", PLACEHOLDER),
+                ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+                ("DISABLE_AUTOUPDATER", "1"),
+            ]);
+            (env, "ANTHROPIC_MODEL")
+        }
+        "gemini" => {
+            let env = variables([
+                ("GOOGLE_GEMINI_BASE_URL", &at("")),
+                ("GEMINI_API_KEY", PLACEHOLDER),
+                ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
+            ]);
+            (env, "GEMINI_MODEL")
+        }
+        // OpenAI and everybody who answers as it does.
+        _ => {
+            let env = variables([
+                ("OPENAI_BASE_URL", &at("/v1")),
+                ("OPENAI_API_BASE", &at("/v1")),
+                ("OPENAI_API_KEY", PLACEHOLDER),
+            ]);
+            (env, "OPENAI_MODEL")
+        }
+    };
+    env.extend(model.map(|model| (name.to_owned(), model.to_owned())));
+    env
 }
 
 /// A file of the home folder that holds JSON.

@@ -3,11 +3,13 @@
 
 mod acp;
 mod action;
+mod aider;
 mod builtin;
 mod claude_code;
 mod codex;
 mod command;
 mod conversation;
+mod coven;
 mod gemini;
 mod invoke;
 mod opencode;
@@ -123,6 +125,11 @@ pub enum EngineError {
         "the {0} engine needs a prompt: write what it shall do, as in `tipstaff run --engine {0} \"fix the typo\"`"
     )]
     NoPrompt(EngineKind),
+    /// Nobody can speak with this agent while it works.
+    #[error(
+        "the {0} engine can't be attended: it asks nobody and can't be told anything while it works; leave away --attended, or choose an engine that can (docs/engines.md)"
+    )]
+    NotAttended(EngineKind),
     /// A command was given to an engine that brings its own.
     #[error("the {0} engine runs its own program: leave away the command after --, or use --engine command")]
     CommandNotTaken(EngineKind),
@@ -136,6 +143,7 @@ impl EngineError {
             Self::NoCommand(_) => "engine-no-command",
             Self::Unusable(_) => "engine-command-unusable",
             Self::NoPrompt(_) => "engine-no-prompt",
+            Self::NotAttended(_) => "engine-not-attended",
             Self::CommandNotTaken(_) => "engine-command-not-taken",
         }
     }
@@ -199,6 +207,9 @@ pub const REGISTRY: &[&dyn Engine] = &[
     &codex::Codex,
     &gemini::Gemini,
     &opencode::OpenCode,
+    &qwen::Qwen,
+    &aider::Aider,
+    &coven::Coven,
     &acp::Acp,
 ];
 

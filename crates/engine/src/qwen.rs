@@ -2,7 +2,9 @@
 
 use crate::acp::{self, Setup, Talk};
 use crate::invoke::{Checked, PLACEHOLDER, json_file, variables, words};
-use crate::session::{Dialect, JsonLines, Outcome, Session, call_title, count, cut, list, output, text};
+use crate::session::{
+    Dialect, JsonLines, Outcome, Session, call_title, count, cut, list, output, plain_error, text,
+};
 use crate::{
     Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader,
 };
@@ -71,6 +73,7 @@ impl Engine for Qwen {
                 ("OPENAI_BASE_URL", &upstream),
                 ("OPENAI_API_KEY", PLACEHOLDER),
                 ("OPENAI_MODEL", asked.model),
+                ("QWEN_CODE_SUPPRESS_YOLO_WARNING", "1"),
             ]),
             home,
         })
@@ -96,6 +99,9 @@ impl Engine for Qwen {
         &[".qwen/projects"]
     }
 }
+
+/// How an error of the model's server begins: it is told of as if the model had said it.
+const API_ERROR: &str = "[API Error";
 
 /// How it says things: `--output-format stream-json`.
 #[derive(Default)]
@@ -141,15 +147,13 @@ impl Output {
         }
         let said = text(value, &["result"]).unwrap_or_default();
         let ok = value.get("is_error").and_then(Value::as_bool) == Some(false) && subtype == Some("success");
-        // It gives the error of its model's server as the last thing that was said.
-        let is_api_error = said.starts_with("[API Error");
-        let outcome = if ok && !is_api_error {
+        let outcome = if ok && !said.starts_with(API_ERROR) {
             session.said(said);
             Outcome::Done
         } else {
             let why = [text(value, &["error", "message"]).unwrap_or_default(), said];
             let why = why.into_iter().find(|why| !why.is_empty());
-            Outcome::Failed(crate::session::plain_error(why.unwrap_or("its result is an error")))
+            Outcome::Failed(plain_error(why.unwrap_or("its result is an error")))
         };
         vec![
             AgentEvent::Usage { usage: usage(value), claimed_micro_usd: None },
@@ -175,6 +179,9 @@ fn assistant(value: &Value, session: &mut Session) -> Option<Vec<AgentEvent>> {
     for block in blocks(value)? {
         let event = match text(block, &["type"]) {
             Some("text") => text(block, &["text"]).map(|said| {
+                if said.starts_with(API_ERROR) {
+                    return session.error(&plain_error(said), false);
+                }
                 session.said(said);
                 AgentEvent::Text { text: said.to_owned(), delta: false }
             }),

@@ -11,7 +11,7 @@ use tipstaff_model::AgentEvent;
 /// Longest line that is parsed, in bytes; a longer one is kept as text, cut.
 const LINE: usize = 4 * 1024 * 1024;
 /// Longest text of an event that is not understood, in bytes.
-const RAW: usize = 64 * 1024;
+pub(crate) const RAW: usize = 64 * 1024;
 /// Longest answer of a tool, in bytes.
 const OUTPUT: usize = 256 * 1024;
 /// Longest title, in characters.
@@ -131,6 +131,18 @@ impl Session {
         AgentEvent::Finished { ok, summary, turns }
     }
 
+    /// A line of standard error.
+    pub(crate) fn complained(&mut self, line: &str) {
+        let line = line.trim();
+        // A stack trace says where in the agent it happened, which helps nobody here.
+        if !line.is_empty() && !line.starts_with("at ") {
+            if self.error_lines.len() >= ERROR_LINES {
+                self.error_lines.pop_front();
+            }
+            self.error_lines.push_back(cut(line, ERROR_LINE));
+        }
+    }
+
     /// The line of standard error that explains most: the last one that speaks of an error, else the last.
     fn complaint(&self) -> Option<&str> {
         let lines = || self.error_lines.iter().rev().map(String::as_str);
@@ -148,7 +160,8 @@ impl Session {
         }
     }
 
-    fn verdict(&self, end: ProcessEnd, objection: Option<String>) -> Verdict {
+    /// The verdict, by what is remembered and how the process ended.
+    pub(crate) fn verdict(&self, end: ProcessEnd, objection: Option<String>) -> Verdict {
         let why = match (&self.outcome, end) {
             (None, _) => self.without_result(end),
             (Some(Outcome::Failed(why)), _) => why.clone(),
@@ -200,13 +213,7 @@ impl<D: Dialect> SessionReader for JsonLines<D> {
 
     fn error_line(&mut self, line: &str) -> Vec<AgentEvent> {
         let line = line.trim();
-        // A stack trace says where in the agent it happened, which helps nobody here.
-        if !line.is_empty() && !line.starts_with("at ") {
-            if self.session.error_lines.len() >= ERROR_LINES {
-                self.session.error_lines.pop_front();
-            }
-            self.session.error_lines.push_back(cut(line, ERROR_LINE));
-        }
+        self.session.complained(line);
         self.dialect.error_line(line, &mut self.session)
     }
 
@@ -218,7 +225,7 @@ impl<D: Dialect> SessionReader for JsonLines<D> {
 }
 
 /// A line that is no JSON object, or an object that is too long and not known.
-fn raw_text(line: &str) -> AgentEvent {
+pub(crate) fn raw_text(line: &str) -> AgentEvent {
     AgentEvent::Raw { value: json!({ "text": cut(line, RAW) }) }
 }
 

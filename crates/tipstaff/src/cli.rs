@@ -177,6 +177,7 @@ Examples:
   tipstaff run --agent claude-builder \"make the flaky test reliable\"
   tipstaff run --engine codex --budget 2 \"fix the typo in the README\"
   tipstaff run --agent claude-builder --attended \"update the dependencies\"
+  tipstaff run --engine acp --model anthropic/claude-sonnet-5-5 \"fix the typo\" -- claude-agent-acp
   tipstaff run --dry-run -- true")]
 pub(crate) struct RunArgs {
     /// The repository: a path, or a URL (https, or http on loopback)
@@ -399,7 +400,7 @@ pub(crate) enum AgentsCommand {
         /// Text for the agent
         #[arg(long)]
         instructions: Option<String>,
-        /// The command of the `command` engine, after --; the prompt becomes its last argument
+        /// The command of the engines `command` (the prompt becomes its last argument) and `acp`, after --
         #[arg(last = true, value_name = "CMD")]
         cmd: Vec<String>,
     },

@@ -1,9 +1,7 @@
 //! The `acp` engine: any agent that speaks the Agent Client Protocol, by its command line alone.
 
 use super::{Output, Setup, Talk};
-use crate::invoke::{
-    PLACEHOLDER, checked_model, checked_prompt, checked_provider, instructions, upstream, variables,
-};
+use crate::invoke::{checked_model, checked_prompt, checked_provider, instructions, provider_env};
 use crate::session::JsonLines;
 use crate::{Conversation, Engine, EngineError, EngineRequest, Invocation, Models, Program, SessionReader};
 use tipstaff_model::EngineKind;
@@ -48,7 +46,12 @@ impl Engine for Acp {
             return Err(EngineError::Unusable("an argument holds a NUL byte"));
         }
         checked_prompt(self.kind(), request)?;
-        Ok(Invocation { argv, env: models_env(request)?, home: Vec::new() })
+        let model = request.model.map(checked_model).transpose()?;
+        let env = match request.provider {
+            Some(provider) => provider_env(request, checked_provider(provider)?, model),
+            None => Vec::new(),
+        };
+        Ok(Invocation { argv, env, home: Vec::new() })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
@@ -73,42 +76,4 @@ impl Engine for Acp {
     fn session_folders(&self) -> &'static [&'static str] {
         &[".claude/projects", ".codex/sessions", ".local/share"]
     }
-}
-
-/// Where the agent finds its models: the variables that the makers' own libraries read.
-fn models_env(request: &EngineRequest<'_>) -> Result<Vec<(String, String)>, EngineError> {
-    let Some(provider) = request.provider else { return Ok(Vec::new()) };
-    checked_provider(provider)?;
-    let model = request.model.map(checked_model).transpose()?;
-    let at = |below: &str| upstream(request, provider, below);
-    let (mut env, name) = match provider {
-        "anthropic" => {
-            let env = variables([
-                ("ANTHROPIC_BASE_URL", &at("")),
-                ("ANTHROPIC_API_KEY", PLACEHOLDER),
-                ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
-                ("DISABLE_AUTOUPDATER", "1"),
-            ]);
-            (env, "ANTHROPIC_MODEL")
-        }
-        "gemini" => {
-            let env = variables([
-                ("GOOGLE_GEMINI_BASE_URL", &at("")),
-                ("GEMINI_API_KEY", PLACEHOLDER),
-                ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
-            ]);
-            (env, "GEMINI_MODEL")
-        }
-        // OpenAI and everybody who answers as it does.
-        _ => {
-            let env = variables([
-                ("OPENAI_BASE_URL", &at("/v1")),
-                ("OPENAI_API_BASE", &at("/v1")),
-                ("OPENAI_API_KEY", PLACEHOLDER),
-            ]);
-            (env, "OPENAI_MODEL")
-        }
-    };
-    env.extend(model.map(|model| (name.to_owned(), model.to_owned())));
-    Ok(env)
 }

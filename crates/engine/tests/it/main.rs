@@ -12,4 +12,5 @@ mod claude_attended;
 mod codex_attended;
 mod hostile;
 mod invocation;
+mod plain;
 mod transcripts;
