@@ -99,7 +99,8 @@ fn what_is_said_to_the_real_agents_and_read_of_them() {
                     writeln!(shown, "asks {id} {action}").unwrap();
                 }
                 Step::Send(line) => {
-                    let line = line.replace(concat!("\"version\":\"", env!("CARGO_PKG_VERSION")), "\"version\":\"ours");
+                    let line = line
+                        .replace(concat!("\"version\":\"", env!("CARGO_PKG_VERSION")), "\"version\":\"ours");
                     writeln!(shown, "-> {line}").unwrap();
                 }
                 other => writeln!(shown, "{other:?}").unwrap(),
