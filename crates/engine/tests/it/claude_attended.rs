@@ -11,7 +11,7 @@ use tipstaff_model::{ActionKind, AgentEvent, EngineKind};
 
 const CASES: [&str; 5] = ["allow", "deny", "interrupt", "prompt", "say"];
 
-fn request<'a>(prompt: &'a str) -> EngineRequest<'a> {
+fn request(prompt: &str) -> EngineRequest<'_> {
     EngineRequest {
         command: &[],
         prompt: Some(prompt),

@@ -27,14 +27,14 @@ fn all_move(place: &Path) {
     let begun = Instant::now();
     while sizes(place).iter().zip(&before).any(|(now, before)| now <= before) {
         assert!(begun.elapsed() < Duration::from_secs(20), "{before:?} {:?}", sizes(place));
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
 /// Nothing moves, for as long as it would have taken all of them to write many times.
 fn nothing_moves(place: &Path) {
     let before = sizes(place);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::park_timeout(Duration::from_millis(300));
     assert_eq!(sizes(place), before);
 }
 
