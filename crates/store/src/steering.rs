@@ -65,8 +65,6 @@ pub enum SteeringAdded {
     Waiting(Steer),
     /// The run is not at work: nothing was kept.
     NotRunning(RunState),
-    /// The agent is not spoken with while it works: nothing was kept.
-    Unattended,
     /// Too much waits already: nothing was kept.
     Full,
 }
@@ -130,11 +128,6 @@ impl OrgTx {
         let Some(found) = self.run_get(run).await? else { return Ok(None) };
         if !matches!(found.state, RunState::Running | RunState::NeedsInput) {
             return Ok(Some(SteeringAdded::NotRunning(found.state)));
-        }
-        let task = self.task_get(found.task).await?.ok_or(StoreError::Missing { what: "task" })?;
-        let spoken = matches!(kind, SteerKind::Message { .. } | SteerKind::Interrupt);
-        if spoken && !task.spec.attended {
-            return Ok(Some(SteeringAdded::Unattended));
         }
         let waiting = self.steer_waiting(run).await?.len();
         if u64::try_from(waiting).unwrap_or(u64::MAX) >= MOST_WAITING {

@@ -1,30 +1,16 @@
 //! What a person tells a run: kept in order, taken once, refused when the run ends first.
 
 use crate::approval::at_work;
-use crate::support::{WORKER, World, code, run_draft, spec, story, task_draft};
+use crate::support::{World, code, story};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::steer::MOST_WAITING;
 use tipstaff_model::{AuditAction, EventKind, RunId, RunState, SteerId, SteerKind, SteerState};
-use tipstaff_store::{Lease, SteeringAdded, TakeOver, TaskDraft};
+use tipstaff_store::{SteeringAdded, TakeOver};
 
 const SECRET: &str = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
 
 fn words(text: &str) -> SteerKind {
     SteerKind::Message { text: text.to_owned() }
-}
-
-/// A run whose agent is spoken with.
-async fn attended(world: &World) -> Lease {
-    let mut tx = world.begin().await;
-    let mut spec = spec();
-    spec.attended = true;
-    let task = tx.task_add(TaskDraft { spec, ..task_draft() }).await.unwrap().id();
-    let lease = tx.task_claim(task, WORKER, 600_000).await.unwrap().unwrap();
-    tx.run_add(&lease, &run_draft()).await.unwrap();
-    let running = RunUpdate { state: Some(RunState::Running), ..RunUpdate::default() };
-    tx.run_update(&lease, &running).await.unwrap();
-    tx.commit().await.unwrap();
-    lease
 }
 
 async fn say(world: &World, run: RunId, kind: SteerKind) -> SteeringAdded {
@@ -46,7 +32,7 @@ async fn story_of(world: &World, run: RunId) -> Vec<String> {
 
 story! {
     async fn words_reach_the_worker_as_typed_and_nobody_else(world: World) {
-        let lease = attended(&world).await;
+        let lease = at_work(&world).await.0;
         let run = lease.run();
         let SteeringAdded::Waiting(first) = say(&world, run, words(&format!("use {SECRET}"))).await else { panic!() };
         say(&world, run, SteerKind::Interrupt).await;
@@ -82,12 +68,8 @@ story! {
 
 story! {
     async fn only_a_run_at_work_is_told_something(world: World) {
-        let lease = attended(&world).await;
+        let lease = at_work(&world).await.0;
         let run = lease.run();
-        let unattended = at_work(&world).await.0.run();
-        assert_eq!(say(&world, unattended, words("hello")).await, SteeringAdded::Unattended);
-        assert_eq!(say(&world, unattended, SteerKind::Interrupt).await, SteeringAdded::Unattended);
-        assert!(matches!(say(&world, unattended, SteerKind::Pause).await, SteeringAdded::Waiting(_)));
         let mut tx = world.begin().await;
         assert_eq!(code(tx.steer_add(world.me.member, run, words("\u{1b}[2J")).await), "input");
         assert!(tx.steer_add(world.me.member, RunId::from_bytes([7; 16]), SteerKind::Pause).await.unwrap().is_none());
@@ -106,7 +88,7 @@ story! {
 
 story! {
     async fn what_a_run_did_not_take_is_refused_at_its_end(world: World) {
-        let (ends, dies) = (attended(&world).await, attended(&world).await);
+        let (ends, dies) = (at_work(&world).await.0, at_work(&world).await.0);
         say(&world, ends.run(), words("hello")).await;
         say(&world, dies.run(), SteerKind::Pause).await;
         let mut tx = world.begin().await;
@@ -127,7 +109,7 @@ story! {
 
 story! {
     async fn people_and_the_worker_write_one_story(world: World) {
-        let lease = attended(&world).await;
+        let lease = at_work(&world).await.0;
         let run = lease.run();
         let (store, worker) = (world.again().await, lease.clone());
         let writing = tokio::spawn(async move {

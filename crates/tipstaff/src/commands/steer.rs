@@ -14,7 +14,7 @@ use tipstaff_model::{RunId, Steer, SteerId, SteerKind, SteerState};
 use tipstaff_store::{Run, Steering, SteeringAdded, Topic};
 
 /// How long to wait for the worker to take it, before saying that it waits.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Carries out `tipstaff runs say`.
 pub(crate) async fn say(context: &Context, arguments: &SayArgs) -> anyhow::Result<ExitCode> {
@@ -100,14 +100,6 @@ pub(crate) async fn add(context: &Context, run: RunId, kind: SteerKind) -> anyho
             return Err(Problem::usage(
                 "run-not-at-work",
                 format!("run {short} is {state}: it can be told something while its agent works"),
-            ));
-        }
-        Some(SteeringAdded::Unattended) => {
-            return Err(Problem::usage(
-                "run-unattended",
-                format!(
-                    "the agent of run {short} is not spoken with while it works: it was not started as attended; `tipstaff runs cancel {short}` ends it"
-                ),
             ));
         }
         Some(SteeringAdded::Full) => {

@@ -221,7 +221,7 @@ fn a_person_looks_at_a_question_and_allows_it_once() {
     }
     stage.world.tipstaff(&["audit", "verify"]).expect(0);
     let story =
-        stage.world.tipstaff(&["runs", "show", "--transcript", &stage.lease.run().short()]).expect(0).stdout;
+        stage.world.tipstaff(&["runs", "show", "--transcript", &stage.lease.run().short()]).expect(0).stderr;
     assert!(story.contains(&format!("approval {id} wanted (high risk)")), "{story}");
     assert!(story.contains(&format!("approval {id} allowed by member:")), "{story}");
 }
