@@ -323,8 +323,9 @@ impl OrgTx {
         why: Option<&str>,
     ) -> Result<(), StoreError> {
         self.approval_told(asked, &Json::Null).await?;
+        // A worker uses a yes; whatever else is told of a used one is about its answer.
         let action = match asked.state {
-            ApprovalState::Used => AuditAction::ApprovalUsed,
+            ApprovalState::Used if by.starts_with("run:") => AuditAction::ApprovalUsed,
             _ => AuditAction::ApprovalAnswered,
         };
         let outcome = match asked.state {

@@ -19,6 +19,8 @@ statements! {
     scoped APPROVAL_DECIDE =
         "update approval set state = $3, answer = $4, answered_by = $5, answered_at = $6, standing = $7 \
          where org_id = $1 and id = $2 and state = 'pending' and expires_at > $6 returning id";
+    scoped APPROVAL_SHORTEN =
+        "update approval set answer = $3, standing = 0 where org_id = $1 and id = $2 and standing = 1 returning id";
     scoped APPROVAL_MOVE =
         "update approval set state = $3 where org_id = $1 and id = $2 and state = $4 returning id";
     scoped APPROVAL_USE =
@@ -106,6 +108,33 @@ impl OrgTx {
         };
         self.approval_moved(&asked, &by, None).await?;
         Ok(Some(ApprovalAnswered::Now(asked)))
+    }
+
+    /// Ends the further reach of a yes: from now on it covers no other question. What it covered before stays as it was.
+    /// `None` when there is no such question; else the question, and whether its yes reached further until now.
+    ///
+    /// # Errors
+    /// `approval-forbidden` for a person who may not answer.
+    pub async fn approval_shorten(
+        &mut self,
+        who: MemberId,
+        id: ApprovalId,
+    ) -> Result<Option<(Approval, bool)>, StoreError> {
+        let Some(seen) = self.approval_get(id).await? else { return Ok(None) };
+        self.story_lock(seen.run).await?;
+        let Some(mut asked) = self.approval_get(id).await? else { return Ok(None) };
+        let now = self.inner.now();
+        let reaches =
+            |answer: &ApprovalAnswer| answer.is_wide() && answer.until.is_none_or(|until| until > now);
+        let Some(answer) = asked.answer.clone().filter(reaches) else { return Ok(Some((asked, false))) };
+        let shorter = ApprovalAnswer { until: Some(now), ..answer };
+        self.approval_may_answer(who, &asked, &ApprovalAnswer { allow: false, ..shorter.clone() }).await?;
+        if self.first(APPROVAL_SHORTEN, values![id, json_of("answer", &shorter)?]).await?.is_none() {
+            return Ok(Some((asked, false)));
+        }
+        asked.answer = Some(shorter);
+        self.approval_moved(&asked, &format!("member:{who}"), Some("it covers nothing further")).await?;
+        Ok(Some((asked, true)))
     }
 
     /// Refuses a person whose word does not count for this answer.

@@ -464,6 +464,35 @@ async fn a_question_belongs_to_the_warrant_that_it_was_asked_under() {
 }
 
 #[tokio::test]
+async fn a_question_that_falls_with_its_warrant_waits_for_the_narrower_one() {
+    let mut stage = Stage::new();
+    stage.hears("ask 1 make").await.unwrap();
+    stage.hears("ask 2 make more").await.unwrap();
+    // The control plane knows of a narrowing before the worker does.
+    stage.plane.put(ApprovalState::Withdrawn, None);
+    stage.looks().await.unwrap();
+    stage.looks().await.unwrap();
+    assert!(stage.rules().is_empty(), "nothing was answered");
+    let less = stage
+        .live
+        .warrant()
+        .narrow(WarrantId::from_bytes([2; 16]), Narrowing { push: Some(None), ..Narrowing::default() })
+        .unwrap();
+    stage.live.narrow_to(less).unwrap();
+    stage.looks().await.unwrap();
+    stage.plane.put(ApprovalState::Allowed, None);
+    stage.looks().await.unwrap();
+    // Nothing comes, and then it is a no.
+    stage.hears("ask 3 make").await.unwrap();
+    stage.plane.put(ApprovalState::Withdrawn, None);
+    stage.clock.advance(i64::try_from(TIMEOUT.as_millis()).unwrap());
+    stage.looks().await.unwrap();
+    let told = stage.told().await;
+    assert_eq!(told[..2], ["1 yes", "2 yes"]);
+    assert!(told[2].starts_with("3 no: the question was taken back"), "{told:?}");
+}
+
+#[tokio::test]
 async fn what_the_agent_no_longer_waits_for_is_taken_back() {
     let mut stage = Stage::new();
     stage.hears("ask 1 make").await.unwrap();

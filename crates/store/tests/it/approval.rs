@@ -320,6 +320,32 @@ story! {
 }
 
 story! {
+    async fn the_further_reach_of_a_yes_can_be_ended(world: World) {
+        let (lease, signed) = at_work(&world).await;
+        let (first, second) = (question(&signed, 1), question(&signed, 2));
+        ask(&world, &lease, &first).await;
+        answer(&world, first.id, &for_the_run()).await;
+        assert_eq!(ask(&world, &lease, &second).await.state, ApprovalState::Allowed);
+        let shorten = async |who: MemberId, id: ApprovalId| {
+            let mut tx = world.begin().await;
+            let told = tx.approval_shorten(who, id).await.map_err(|error| error.code());
+            tx.commit().await.unwrap();
+            told.map(|told| told.map(|(asked, reached)| (asked.state, reached)))
+        };
+        let viewer = colleague(&world, 50, "viewer");
+        let me = world.me.member;
+        assert_eq!(shorten(viewer, first.id).await, Err("approval-forbidden"));
+        assert_eq!(shorten(me, second.id).await, Ok(Some((ApprovalState::Allowed, false))), "it reaches no further");
+        assert_eq!(shorten(me, first.id).await, Ok(Some((ApprovalState::Allowed, true))));
+        assert_eq!(shorten(me, first.id).await, Ok(Some((ApprovalState::Allowed, false))));
+        assert_eq!(shorten(me, ApprovalId::from_bytes([9; 16])).await, Ok(None));
+        assert_eq!(ask(&world, &lease, &question(&signed, 3)).await.state, ApprovalState::Pending);
+        // What was allowed stays so.
+        assert!(used(&world, &lease, &first).await && used(&world, &lease, &second).await);
+    }
+}
+
+story! {
     async fn the_end_of_a_run_takes_its_questions_back(world: World) {
         let (lease, signed) = at_work(&world).await;
         let (open, allowed, spent) = (question(&signed, 1), question(&signed, 2), question(&signed, 3));

@@ -191,6 +191,7 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.approval_ask(&lease, &question(&signed, 4)));
     assert!(call!(journal, tx.approval_use(&lease, first.id, &first.digest)));
     assert!(!call!(journal, tx.approval_use(&lease, first.id, &first.digest)));
+    call!(journal, tx.approval_shorten(me, first.id));
     call!(journal, tx.approval_withdraw(&lease, second.id));
     call!(journal, tx.approval_expire(&lease));
     let told = SteerKind::Message { text: "look at the tests".to_owned() };

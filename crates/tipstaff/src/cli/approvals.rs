@@ -49,6 +49,15 @@ Examples:
   tipstaff approvals allow 0a1b2c3d --path 'src/**' --path 'docs/*.md'
   tipstaff approvals allow 0a1b2c3d --digest 3f9c21d07ab4 --json")]
     Allow(AllowArgs),
+    /// End the further reach of a yes: it covers no other question from now on
+    #[command(after_help = "\
+Examples:
+  tipstaff approvals end 0a1b2c3d          what --for-run or --path had covered is asked about again")]
+    End {
+        /// The question's id, or its last digits (at least four)
+        #[arg(value_name = "APPROVAL")]
+        approval: String,
+    },
     /// Say no: the agent is told so, with the reason
     #[command(after_help = "\
 Examples:

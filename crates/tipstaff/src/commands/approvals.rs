@@ -23,6 +23,7 @@ pub(crate) async fn approvals(command: ApprovalsCommand, context: Context) -> an
         ApprovalsCommand::List { run, all, limit } => list(&context, run, all, limit).await,
         ApprovalsCommand::Show { approval } => show(&context, &approval).await,
         ApprovalsCommand::Allow(arguments) => allow(&context, arguments).await,
+        ApprovalsCommand::End { approval } => end(&context, &approval).await,
         ApprovalsCommand::Deny { approval, reason, digest } => {
             let answer = ApprovalAnswer { allow: false, scope: ApprovalScope::Once, until: None, reason };
             answered(&context, &approval, digest.as_deref(), answer).await
@@ -292,10 +293,7 @@ pub(crate) async fn give(
     answer.check(found.request.risk).map_err(|error| Problem::usage(error.code(), error.to_string()))?;
     let mut tx = context.store.begin(context.scope()).await?;
     let told = tx.approval_answer(context.principal.member, id, answer).await;
-    let told = told.map_err(|error| match error {
-        StoreError::ApprovalForbidden { .. } => Problem::refused(error.code(), error.to_string()),
-        other => other.into(),
-    })?;
+    let told = told.map_err(forbidden)?;
     tx.commit().await?;
     context.pin_checkpoint().await?;
     match told {
@@ -311,6 +309,36 @@ pub(crate) async fn give(
             ),
         )),
         Some(ApprovalAnswered::Decided(asked)) => Err(too_late(&asked)),
+    }
+}
+
+async fn end(context: &Context, text: &str) -> anyhow::Result<ExitCode> {
+    let id = find(context, text).await?.request.id;
+    let mut tx = context.store.begin(context.scope()).await?;
+    let told = tx.approval_shorten(context.principal.member, id).await.map_err(forbidden)?;
+    tx.commit().await?;
+    context.pin_checkpoint().await?;
+    let Some((asked, reached)) = told else { return Err(unknown(text)) };
+    if !reached {
+        return Err(Problem::usage(
+            "approval-scope",
+            format!("approval {} covers nothing further: there is nothing to end", id.short()),
+        ));
+    }
+    if context.output.json {
+        context.output.object(&facts(&asked, context.clock.wall_ms())?);
+    } else {
+        let text =
+            format!("approval {} covers nothing further; what is like it is asked about again", id.short());
+        context.output.line(&text);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn forbidden(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::ApprovalForbidden { .. } => Problem::refused(error.code(), error.to_string()),
+        other => other.into(),
     }
 }
 

@@ -276,8 +276,13 @@ fn a_yes_for_the_run_saves_further_questions() {
     assert_eq!(stage.state(&stage.ask("make tests", Risk::Medium, 600_000)), ApprovalState::Pending);
     assert_eq!(stage.state(&stage.ask("make test", Risk::High, 600_000)), ApprovalState::Pending);
     let covered = stage.ask("make test", Risk::Low, 600_000);
+    assert_eq!(stage.state(&covered), ApprovalState::Allowed);
     let shown = stage.approvals(&["show", &covered.id.short()]).expect(0).stdout;
     assert!(shown.contains(&format!("yes by approval:{}", asked.id)), "{shown}");
+    stage.refused(&["end", &covered.id.short()], 2, "approval-scope");
+    assert_eq!(stage.approvals(&["end", &id, "--json"]).expect(0).json()["state"], "allowed");
+    stage.refused(&["end", &id], 2, "approval-scope");
+    assert_eq!(stage.state(&stage.ask("make test", Risk::Low, 600_000)), ApprovalState::Pending);
 }
 
 #[test]
