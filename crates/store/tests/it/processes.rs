@@ -148,6 +148,8 @@ async fn asking_child() {
     let config = StoreConfig::sqlite(&file).busy_timeout_ms(60_000);
     let clock = Arc::new(FixedClock::at(START));
     let store = Store::open(config, ring_key(), clock, Arc::new(SystemEntropy)).await.unwrap();
+    // What is said begins its own line: the harness has begun one.
+    println!();
     let me = store.authenticate_local(&crate::support::person(1)).await.unwrap();
     let mut tx = store.begin(&me.scope).await.unwrap();
     let task = tx.task_add(task_draft()).await.unwrap().id();
