@@ -34,7 +34,9 @@ pub use error::RunnerError;
 pub use layout::{Layout, RunLock};
 pub use prepare::Prepared;
 pub use program::{FoundProgram, find_program};
-pub use project::{Lockfiles, PROJECT_FILE, Project, PushRules, Verification, VerifyWorkspace, wrong_line};
+pub use project::{
+    Lockfiles, PROJECT_FILE, Project, PushRules, Verification, VerifyWorkspace, parse_policy, wrong_line,
+};
 pub use recover::{Leftover, leftovers, remove_leftover};
 pub use runner::{Job, JobInspection, Outcome, Runner, RunnerConfig};
 pub use setup::{

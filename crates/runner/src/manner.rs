@@ -106,7 +106,7 @@ fn is_for_the_agent(rule: &PolicyRule, role: AgentRole) -> bool {
     let of_role = rule.roles.is_empty() || rule.roles.contains(&role);
     let of_warrant = !rule.paths.is_empty() || !rule.hosts.is_empty();
     let of_agent = !rule.tools.is_empty() || !rule.commands.is_empty() || !of_warrant;
-    rule.decision != Decision::Allow && of_role && of_agent
+    rule.decision != Decision::Allow && !rule.is_over && of_role && of_agent
 }
 
 #[cfg(test)]

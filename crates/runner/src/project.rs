@@ -11,8 +11,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 use tipstaff_broker::{FileAt, Mirror};
+use tipstaff_model::policy::PolicyError;
 use tipstaff_model::warrant::{PathPattern, PathRules};
-use tipstaff_model::{CommitId, Policy};
+use tipstaff_model::{CommitId, Policy, PolicyFile};
 
 /// The name of the file, at the top of the repository.
 pub const PROJECT_FILE: &str = "tipstaff.toml";
@@ -119,6 +120,21 @@ pub fn wrong_line(text: &str, error: &toml::de::Error) -> usize {
     before.matches('\n').count() + 1
 }
 
+/// Reads a policy from a file of its own: the table `[policy]`, as in `tipstaff.toml`.
+///
+/// # Errors
+/// [`PolicyError`] with the line, or the number of the rule.
+pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
+    if text.len() > tipstaff_model::policy::LARGEST_POLICY {
+        return Err(PolicyError::TooLarge);
+    }
+    let file: PolicyFile = toml::from_str(text).map_err(|error| PolicyError::Text {
+        message: error.message().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect(),
+        line: wrong_line(text, &error),
+    })?;
+    file.validated()
+}
+
 impl Project {
     /// Reads a file's content.
     ///
@@ -156,6 +172,7 @@ impl Project {
                 "push.allow_secrets opens every folder: name the folders of the fixtures".to_owned(),
             ));
         }
+        project.policy.validate().map_err(|error| RunnerError::ProjectFile(format!("[policy], {error}")))?;
         Ok(project)
     }
 
@@ -259,6 +276,11 @@ mod tests {
             ("[push]\nallow_secrets = [\"**\"]\n", "every folder"),
             ("[push]\nallow_secrets = [\"**/*\"]\n", "every folder"),
             ("[push]\nlockfiles = \"maybe\"\n", "line 2"),
+            ("[policy]\n[[policy.rules]]\ndecision = \"deny\"\npath = [\"a\"]\n", "line 4"),
+            (
+                "[[policy.rules]]\ndecision = \"deny\"\npaths = [\"a\"]\nhosts = [\"a.b\"]\n",
+                "rule 1: it names more",
+            ),
             ("[deploy]\n", "unknown field"),
             ("not toml", "line 1"),
         ] {

@@ -18,6 +18,7 @@ mod ledger;
 mod migrate;
 mod model;
 mod outbox;
+mod policy;
 mod price;
 mod project;
 mod publication;
@@ -53,6 +54,7 @@ pub use ledger::{Reservation, Slowed};
 pub use migrate::SCHEMA_VERSION;
 pub use model::{ModelRouteRow, ModelRule};
 pub use outbox::OutboxMessage;
+pub use policy::StoredPolicy;
 pub use project::{Project, ProjectRemoval};
 pub use publication::{Publication, PublicationDraft, PublicationState};
 pub use reap::Reaped;
@@ -85,6 +87,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     migrate::STATEMENTS,
     model::STATEMENTS,
     outbox::STATEMENTS,
+    policy::STATEMENTS,
     price::STATEMENTS,
     project::STATEMENTS,
     publication::STATEMENTS,

@@ -39,6 +39,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_publications"),
     migration!(5, "0005_money"),
     migration!(6, "0006_approvals"),
+    migration!(7, "0007_policies"),
 ];
 
 /// The newest schema that this program knows.

@@ -6,11 +6,13 @@ use crate::control::teller::Teller;
 use crate::control::{LedgerParts, LocalControlPlane};
 use crate::exit::Problem;
 use crate::models::RunModels;
+use crate::policies::Laws;
 use crate::setup::PlannedSetup;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use tipstaff_broker::{Mirror, PlainHttp, Source};
+use tipstaff_model::policy::Walls;
 use tipstaff_model::warrant::{HostChoice, HostPattern, IssueRequest, ModelGrant, RepositoryGrant};
 use tipstaff_model::{
     AuditAction, AuditDraft, MicroUsd, Policies, RepositoryName, RunId, TaskSpec, Warrant, WarrantId,
@@ -80,23 +82,18 @@ pub(crate) fn egress_of(choices: &[HostChoice]) -> Vec<HostPattern> {
     hosts
 }
 
-/// The warrant that a task asks for, narrowed by what the repository says of pushes in its base.
+/// The warrant that a task asks for, narrowed by what the repository says of pushes in its base and by what policies deny.
 pub(crate) fn warrant_of(
     context: &Context,
     task: &TaskSpec,
     bound: &[BoundSecret],
     ids: (tipstaff_model::TaskId, RunId),
-    (models, rules): (Vec<ModelGrant>, &PushRules),
+    (models, rules, walls): (Vec<ModelGrant>, &PushRules, &Walls),
 ) -> anyhow::Result<Warrant> {
-    let egress = task
-        .allow_hosts
-        .iter()
-        .map(|host| host.parse::<HostChoice>())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Problem::usage("host-pattern", error.to_string()))?;
-    let mut egress = egress_of(&egress);
+    let mut egress = egress_of(&crate::policies::chosen(task)?);
     let mut hosts = task.host_rules.clone();
     let secrets = crate::bound::grants(bound, &mut egress, &mut hosts);
+    crate::policies::keep_out(&mut egress, task, walls)?;
     let request = IssueRequest {
         ids: (
             WarrantId::new(context.clock.as_ref(), context.entropy.as_ref()),
@@ -120,6 +117,7 @@ pub(crate) fn warrant_of(
     let mut warrant =
         Warrant::issue(request).map_err(|error| Problem::usage("warrant-impossible", error.to_string()))?;
     rules.lay_over(&mut warrant.paths);
+    walls.lay_over(&mut warrant.paths);
     warrant.paths.protect(task.protect.iter().cloned());
     Ok(warrant)
 }
@@ -138,6 +136,12 @@ fn secrets(warrant: &Warrant) -> String {
     if places.is_empty() { "none".to_owned() } else { places.join(" ") }
 }
 
+/// Whose policies a run is under, for the log; the repository's own stands in its base.
+fn policies(layers: &Policies) -> String {
+    let names: Vec<String> = layers.0.iter().map(|layer| layer.origin.to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
 /// A run that has begun: what the runner needs, and the control plane that it speaks to.
 pub(crate) struct Begun {
     pub(crate) run: RunId,
@@ -154,7 +158,7 @@ pub(crate) async fn begin(
     task: TaskSpec,
     mirror: Mirror,
     cancel: Cancel,
-    rules: &PushRules,
+    laws: Laws,
     asked: RunModels,
     setup: Option<PlannedSetup>,
 ) -> anyhow::Result<Begun> {
@@ -163,8 +167,9 @@ pub(crate) async fn begin(
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
     let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let RunModels { grants, gateway, redactor } = asked;
-    let mut warrant = warrant_of(context, &task, &bound, (lease.task(), run), (grants, rules))?;
-    warrant.setup = setup.as_ref().map(|setup| setup.grant.clone());
+    let laid_over = (grants, &laws.push, &laws.walls);
+    let mut warrant = warrant_of(context, &task, &bound, (lease.task(), run), laid_over)?;
+    warrant.setup = setup.as_ref().map(|setup| laws.without_denied(setup.grant.clone()));
     let inspection = crate::bound::inspection(context, &warrant, bound)?;
     let values = inspection.iter().flat_map(|inspection| &inspection.secrets).map(|(_, held)| held.value());
     let redactor = redactor.and_values(values);
@@ -202,6 +207,7 @@ pub(crate) async fn begin(
             .with("budget_micro_usd", warrant.budget.micro())
             .with("models", models(&warrant))
             .with("secrets", secrets(&warrant))
+            .with("policies", policies(&laws.layers))
             .with("expires_at", warrant.expires_at),
         );
         tx.commit().await?;
@@ -239,7 +245,7 @@ pub(crate) async fn begin(
             inspection,
             redactor,
             setup: setup.map(|setup| setup.job),
-            policies: Policies::default(),
+            policies: laws.layers,
         },
         control: Arc::new(control),
     })

@@ -3,6 +3,7 @@
 mod approvals;
 mod models;
 mod money;
+mod policies;
 mod policy;
 mod projects;
 mod publish;
@@ -14,6 +15,9 @@ pub(crate) use approvals::{AllowArgs, ApprovalsCommand, SayArgs};
 pub(crate) use models::{ModelsCommand, RuleChoice};
 pub(crate) use money::{
     BudgetChoice, BudgetsCommand, CostsArgs, CostsBy, PricesCommand, SecretChoice, SecretsCommand,
+};
+pub(crate) use policies::{
+    CheckArgs, HolderArgs, JudgeArgs, PolicyArgs, SetArgs, SimulateArgs, SubjectArgs, TestArgs,
 };
 pub(crate) use policy::{DroppedHost, ExplainArgs, LearnArgs, NarrowArgs, PolicyCommand};
 pub(crate) use projects::ProjectsCommand;
@@ -220,6 +224,8 @@ pub(crate) struct RunArgs {
     /// tipstaff.toml protect; may be given several times
     #[arg(long, value_name = "PATTERN", value_parser = parse_path_pattern)]
     pub(crate) protect: Vec<tipstaff_model::warrant::PathPattern>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     #[command(flatten)]
     pub(crate) ways: WaysArgs,
     /// Hosts from a file that you reviewed, as `tipstaff runs learn --toml` writes it; not one in the repository

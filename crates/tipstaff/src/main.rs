@@ -15,6 +15,7 @@ mod learn;
 mod models;
 mod notify;
 mod output;
+mod policies;
 mod setup;
 mod transcript;
 mod tui;

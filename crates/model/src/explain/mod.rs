@@ -11,6 +11,7 @@ pub use question::{Answer, Question, QuestionError};
 use crate::agent::AgentRole;
 use crate::id::WarrantId;
 use crate::money::MicroUsd;
+use crate::policy::Walls;
 use crate::warrant::{
     HostChoice, HostPattern, HostRules, ModelGrant, PathPattern, PushGrant, RepositoryGrant, SecretGrant,
     Warrant, WarrantKind,
@@ -33,6 +34,8 @@ pub enum Origin {
     Engine,
     /// The settings in the base commit of the repository; they only take away, but for where text may look like a secret.
     Repository,
+    /// A policy that denies it.
+    Policy,
     /// A narrowing while the run went on.
     Narrowing,
     /// A rule that holds for every warrant.
@@ -99,6 +102,8 @@ pub struct Provenance {
     pub model: Option<(String, Source)>,
     /// The warrants that this one was narrowed from, the first one first.
     pub narrowed_from: Vec<Warrant>,
+    /// What policies deny.
+    pub walls: Walls,
 }
 
 /// A warrant, explained.
@@ -128,6 +133,8 @@ pub struct Explanation {
     pub push: Line<Option<PushGrant>>,
     /// Which hosts may be reached …
     pub hosts: Vec<Line<HostPattern>>,
+    /// … which never, since a policy denies them …
+    pub kept_out: Vec<Line<HostPattern>>,
     /// … and what of them, where that is less than everything. A request passes when every entry for its host lets it.
     pub rules: Vec<Line<HostRules>>,
     /// Which secrets may be used where.
@@ -172,8 +179,9 @@ impl Explanation {
         let began = chain.first().copied().unwrap_or(warrant);
         let of_role = || Source::new(Origin::Template, format!("template of the role {}", warrant.role));
         let of_kind = || Source::new(Origin::Kind, format!("a {} warrant", warrant.kind));
-        let of_repository = || Source::new(Origin::Repository, "[push] in tipstaff.toml of the base");
+        let of_repository = || Source::new(Origin::Repository, "tipstaff.toml of the base");
         let option = |text: &str| Source::new(Origin::Option, text);
+        let of_policy = |because: &str| Source::new(Origin::Policy, format!("policy of {because}"));
         // A value that is the template's, was asked for, or was lowered since.
         let value = |is_first: bool, is_template: bool, changed: Option<WarrantId>, name: &str| match changed
         {
@@ -201,7 +209,10 @@ impl Explanation {
                 Some(id) if !began.paths.protected.contains(path) => narrowing(id),
                 _ if template.protected.contains(path) => of_role(),
                 _ if provenance.protect.contains(path) => option("--protect"),
-                _ => of_repository(),
+                _ => match provenance.walls.paths.iter().find(|wall| wall.what == *path) {
+                    Some(wall) => of_policy(&wall.because),
+                    None => of_repository(),
+                },
             },
         });
         let fixtures =
@@ -220,6 +231,11 @@ impl Explanation {
             .egress
             .iter()
             .map(|host| Line { grant: host.clone(), source: host_source(provenance, host) });
+        let kept_out = provenance
+            .walls
+            .hosts
+            .iter()
+            .map(|wall| Line { grant: wall.what.clone(), source: of_policy(&wall.because) });
         let rules = warrant.hosts.iter().map(|rules| Line {
             grant: rules.clone(),
             source: match first(&chain, |one| one.hosts.contains(rules)) {
@@ -290,6 +306,7 @@ impl Explanation {
             ),
             push: Line { grant: warrant.push_grant().cloned(), source: push_source },
             hosts: hosts.collect(),
+            kept_out: kept_out.collect(),
             rules: rules.collect(),
             secrets: secrets.collect(),
             models: models.collect(),

@@ -167,6 +167,8 @@ pub enum PolicyOrigin {
     Agent(String),
     /// The options of the run.
     Run,
+    /// One that is tried out.
+    Candidate,
 }
 
 impl fmt::Display for PolicyOrigin {
@@ -177,6 +179,7 @@ impl fmt::Display for PolicyOrigin {
             Self::Repository => f.write_str("the repository"),
             Self::Agent(name) => write!(f, "agent {name}"),
             Self::Run => f.write_str("the run"),
+            Self::Candidate => f.write_str("the candidate"),
         }
     }
 }

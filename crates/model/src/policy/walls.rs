@@ -36,6 +36,18 @@ impl PolicyRule {
             && (self.roles.is_empty() || self.roles.contains(&role))
     }
 
+    /// What of it is no advice but enforced by the warrant, in words; of rules before it nothing is known here.
+    #[must_use]
+    pub fn wall(&self) -> Option<&'static str> {
+        let is_for_all =
+            self.decision == Decision::Deny && self.tools.is_empty() && self.risk.is_none() && !self.is_over;
+        if is_for_all && !self.paths.is_empty() && self.is_a_wall_for_paths() {
+            return Some("enforced: a push that changes them is refused");
+        }
+        let reaches = self.kinds.is_empty() || self.kinds.contains(&ActionKind::Fetch);
+        (is_for_all && !self.hosts.is_empty() && reaches).then_some("enforced: warrants don't grant them")
+    }
+
     /// Whether it is a wall for pushes of some role.
     pub(super) fn is_a_wall_for_paths(&self) -> bool {
         self.tools.is_empty()

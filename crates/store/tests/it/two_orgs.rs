@@ -149,6 +149,10 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.price_table_set(&PriceTable::builtin().unwrap()));
     call!(journal, tx.price_table_reset());
     let models: OfferPattern = "anthropic/*".parse().unwrap();
+    call!(journal, tx.policy_set(None, "[policy]\n", "member:x"));
+    call!(journal, tx.policy_set(Some("site"), "[policy]\ndefault = \"ask\"\n", "member:x"));
+    call!(journal, tx.policy_remove(None));
+    call!(journal, tx.policy_set(None, "[policy]\ndefault = \"deny\"\n", "member:x"));
     call!(journal, tx.model_rule_set(None, &models, ModelEffect::Allow));
     call!(journal, tx.model_rule_set(Some("site"), &models, ModelEffect::Deny));
     call!(journal, tx.model_rule_remove(None, &models));
@@ -314,6 +318,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.project_of(ids.repository));
     call!(journal, tx.project_repositories(web.id));
     call!(journal, tx.price_table());
+    call!(journal, tx.policy_list());
     call!(journal, tx.model_rule_list());
     call!(journal, tx.model_route_list());
 }

@@ -7,7 +7,7 @@ use tipstaff_seal::Secret;
 use tipstaff_store::{Engine, OrgScope, PostgresPasswords, Store, StoreConfig};
 use tipstaff_testkit::postgres::{OWNER, SUPERUSER};
 
-const TENANT_TABLES: [&str; 26] = [
+const TENANT_TABLES: [&str; 29] = [
     "org",
     "member",
     "repository",
@@ -34,6 +34,9 @@ const TENANT_TABLES: [&str; 26] = [
     "publication",
     "project",
     "project_repository",
+    "policy",
+    "approval",
+    "steering",
 ];
 
 struct Attack {

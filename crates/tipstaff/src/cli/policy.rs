@@ -1,6 +1,9 @@
 //! What can be said about policies: narrowing, explaining, learning.
 
-use super::{RunArgs, parse_budget, parse_duration_ms, parse_host};
+use super::{
+    CheckArgs, HolderArgs, JudgeArgs, RunArgs, SetArgs, SimulateArgs, TestArgs, parse_budget,
+    parse_duration_ms, parse_host,
+};
 use clap::{Args, Subcommand};
 use tipstaff_model::MicroUsd;
 use tipstaff_model::span::span_ms;
@@ -96,6 +99,20 @@ Examples:
   tipstaff policy explain --agent claude-builder --allow-host registry:npm
   tipstaff policy explain --role builder --can 'write .github/workflows/ci.yml' --can 'reach api.github.com:443'")]
     Explain(Box<ExplainArgs>),
+    /// Set the policy of your org or of a project
+    Set(SetArgs),
+    /// The policies of your org and its projects, as they were written
+    Show,
+    /// Take the policy of your org or of a project away
+    Unset(HolderArgs),
+    /// Whether a policy is one, what its rules mean, and what is odd about them
+    Check(CheckArgs),
+    /// What would be done with one action, by which rules, and what it risks
+    Judge(Box<JudgeArgs>),
+    /// Judge a file of cases and compare
+    Test(TestArgs),
+    /// What past runs would have been asked or denied under a candidate
+    Simulate(SimulateArgs),
 }
 
 /// `tipstaff policy explain`
@@ -143,7 +160,7 @@ pub(crate) struct LearnArgs {
 }
 
 /// Reads `90m`, `24h` or `30d`, in milliseconds; at most ten years.
-fn parse_since(text: &str) -> Result<u64, String> {
+pub(super) fn parse_since(text: &str) -> Result<u64, String> {
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
     match days {
         Some(days @ 1..=3650) => Ok(days * 24 * 60 * 60 * 1_000),

@@ -54,7 +54,11 @@ pub(crate) async fn learn(arguments: &LearnArgs, context: &Context) -> anyhow::R
     Ok(ExitCode::SUCCESS)
 }
 
-async fn runs_since(context: &Context, since: i64, agent: Option<&str>) -> anyhow::Result<Vec<RunId>> {
+pub(crate) async fn runs_since(
+    context: &Context,
+    since: i64,
+    agent: Option<&str>,
+) -> anyhow::Result<Vec<RunId>> {
     let mut read = context.store.read(context.scope()).await?;
     let (mut found, mut before) = (Vec::new(), None);
     loop {

@@ -13,6 +13,7 @@ pub(crate) mod keys;
 pub(crate) mod learn;
 pub(crate) mod models;
 pub(crate) mod narrow;
+pub(crate) mod policies;
 pub(crate) mod policy;
 pub(crate) mod prices;
 pub(crate) mod projects;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use tipstaff_model::explain::{Answer, Explanation, Line, Origin, Provenance, Question, Source};
+use tipstaff_model::policy::Walls;
 use tipstaff_model::warrant::{HostChoice, Lapse, RequestRule};
 use tipstaff_model::{Rule, RunId, TaskId, TaskSpec, Warrant, WarrantId};
 use tipstaff_store::{KeyPurpose, StoredWarrant};
@@ -20,6 +21,13 @@ const WIDTH: usize = 100;
 pub(crate) async fn policy(command: PolicyCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
         PolicyCommand::Explain(arguments) => explain(*arguments, &context).await,
+        PolicyCommand::Set(arguments) => super::policies::set(&arguments, &context).await,
+        PolicyCommand::Show => super::policies::show(&context).await,
+        PolicyCommand::Unset(holder) => super::policies::unset(&holder, &context).await,
+        PolicyCommand::Check(arguments) => super::policies::check::check(&arguments, &context).await,
+        PolicyCommand::Judge(arguments) => super::policies::judge::judge(&arguments, &context).await,
+        PolicyCommand::Test(arguments) => super::policies::cases::test(&arguments, &context).await,
+        PolicyCommand::Simulate(arguments) => super::policies::simulate::simulate(&arguments, &context).await,
     }
 }
 
@@ -122,7 +130,12 @@ async fn stored(context: &Context, found: StoredWarrant) -> anyhow::Result<Subje
         lapse,
         replaced_by: current.filter(|current| *current != grant.id),
     };
-    let mut provenance = task.map(|task| provenance_of(&task.spec)).unwrap_or_default();
+    let mut provenance = task.as_ref().map(|task| provenance_of(&task.spec)).unwrap_or_default();
+    if let Some(task) = &task {
+        // By the policies as they are now; what changed since shows as the repository's.
+        let layers = crate::policies::layers(&mut read, &task.spec, context.clock.wall_ms()).await?;
+        provenance.walls = layers.walls(task.spec.role);
+    }
     provenance.narrowed_from = narrowed_from;
     Ok(Subject { warrant: grant, provenance, issued: Some(issued) })
 }
@@ -143,6 +156,7 @@ fn provenance_of(task: &TaskSpec) -> Provenance {
         protect: task.protect.clone(),
         model: task.model.clone().map(|model| (model, chosen)),
         narrowed_from: Vec::new(),
+        walls: Walls::default(),
     }
 }
 
@@ -175,8 +189,13 @@ async fn would_be(context: &Context, mut options: RunArgs) -> anyhow::Result<Sub
     );
     let models = crate::models::grants(context, &task).await?;
     let bound = crate::bound::read(&mut context.store.read(context.scope()).await?, &task.secrets).await?;
-    let laid_over = (models, &tipstaff_runner::PushRules::default());
+    let mut read = context.store.read(context.scope()).await?;
+    let layers = crate::policies::layers(&mut read, &task, context.clock.wall_ms()).await?;
+    drop(read);
+    let walls = layers.walls(task.role);
+    let laid_over = (models, &tipstaff_runner::PushRules::default(), &walls);
     let warrant = crate::begin::warrant_of(context, &task, &bound, ids, laid_over)?;
+    provenance.walls = walls;
     Ok(Subject { warrant, provenance, issued: None })
 }
 
@@ -326,7 +345,7 @@ fn page(output: &Output, subject: &Subject, explanation: &Explanation) {
         sheet.plain("but never:");
         sheet.patterns(&explanation.protected);
         if subject.issued.is_none() {
-            sheet.plain("  and what [push] in tipstaff.toml of its base protects besides");
+            sheet.plain("  and what [push] and [policy] in tipstaff.toml of its base protect besides");
         }
         if !explanation.fixtures.is_empty() {
             sheet.plain("text that looks like a secret may stand in:");
@@ -354,6 +373,10 @@ fn page(output: &Output, subject: &Subject, explanation: &Explanation) {
         let text =
             format!("{} at {}{}, which it never sees", line.grant.name, line.grant.host, line.grant.path);
         sheet.row("secret", &text, &line.source);
+    }
+
+    for line in &explanation.kept_out {
+        sheet.row("never", &line.grant.to_string(), &line.source);
     }
 
     sheet.title("It asks");

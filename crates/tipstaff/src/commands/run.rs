@@ -19,7 +19,7 @@ use tipstaff_model::{
     AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, ExitReason, MicroUsd, RunId, RunState,
     RunSummary, SetupChoice, TaskId, TaskSpec, Warrant,
 };
-use tipstaff_runner::{Cancel, Project, PushRules, Runner, SandboxRules, compile_spec, engine_request};
+use tipstaff_runner::{Cancel, Project, Runner, SandboxRules, compile_spec, engine_request};
 use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
 use tipstaff_store::{LEASE_MS, RepositoryKind, TaskDraft};
 
@@ -41,11 +41,15 @@ pub(crate) async fn run(
     // Whoever may be asked can also be told something: it is on record before the run begins.
     task.attended |= project.policy.restricts() && converses(&task)?;
     let setup = crate::setup::planned(&context, &mirror, &task, &project.setup).await?;
-    let rules = project.push;
     // What can be known before anything is accepted is said now: no secret, no program, no key.
     let bound = crate::bound::read(&mut context.store.read(context.scope()).await?, &task.secrets).await?;
+    let now = context.clock.wall_ms();
+    let laws =
+        crate::policies::laws(&mut context.store.read(context.scope()).await?, &task, &bound, project, now)
+            .await?;
+    task.attended |= laws.layers.restricts() && converses(&task)?;
     if arguments.dry_run {
-        return dry_run(&context, &runner, &task, (&rules, &bound, setup)).await;
+        return dry_run(&context, &runner, &task, (&laws, &bound, setup)).await;
     }
     if task.asks_to_inspect() {
         context.trust()?;
@@ -94,7 +98,7 @@ pub(crate) async fn run(
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
     listen_for_signals(&context, &cancel);
-    let begun = begin(&context, tx, lease, task, mirror, cancel.clone(), &rules, gateway, setup).await?;
+    let begun = begin(&context, tx, lease, task, mirror, cancel.clone(), laws, gateway, setup).await?;
     let warrant = begun.job.warrant.warrant.clone();
     announce(&context, &warrant, begun.run);
     let live = Arc::new(Live::new(context.output));
@@ -200,7 +204,7 @@ fn task(
         submodules: false,
         lfs: false,
         attended: arguments.attended || engine(chosen.engine).is_always_attended(),
-        policy: Default::default(),
+        policy: arguments.policy.layer()?,
         ask_timeout_ms: arguments.ask_timeout,
         resumes: None,
         under: None,
@@ -397,13 +401,13 @@ async fn dry_run(
     context: &Context,
     runner: &Runner,
     task: &TaskSpec,
-    (rules, bound, setup): (&PushRules, &[crate::bound::BoundSecret], Option<PlannedSetup>),
+    (laws, bound, setup): (&crate::policies::Laws, &[crate::bound::BoundSecret], Option<PlannedSetup>),
 ) -> anyhow::Result<ExitCode> {
     let run = RunId::new(context.clock.as_ref(), context.entropy.as_ref());
     let id = TaskId::new(context.clock.as_ref(), context.entropy.as_ref());
     let models = crate::models::grants(context, task).await?;
-    let mut warrant = warrant_of(context, task, bound, (id, run), (models, rules))?;
-    warrant.setup = setup.as_ref().map(|setup| setup.grant.clone());
+    let mut warrant = warrant_of(context, task, bound, (id, run), (models, &laws.push, &laws.walls))?;
+    warrant.setup = setup.as_ref().map(|setup| laws.without_denied(setup.grant.clone()));
     let setup = match &setup {
         Some(setup) => Some(would_be_done(context, runner, task, setup).await?),
         None => None,

@@ -127,11 +127,14 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
         let gateway = crate::models::prepare(context, &task, Asker::Worker).await?;
         let project = Project::of_commit(&mirror, &task.base_commit).await?;
         let setup = crate::setup::planned(context, &mirror, &task, &project.setup).await?;
-        Ok::<_, anyhow::Error>((mirror, project.push, gateway, setup))
+        let bound = crate::bound::read(&mut tx, &task.secrets).await?;
+        let now = context.clock.wall_ms();
+        let laws = crate::policies::laws(&mut tx, &task, &bound, project, now).await?;
+        Ok::<_, anyhow::Error>((mirror, laws, gateway, setup))
     };
     match opened.await {
-        Ok((mirror, rules, gateway, setup)) => {
-            let begun = begin(context, tx, lease, task, mirror, cancel, &rules, gateway, setup).await?;
+        Ok((mirror, laws, gateway, setup)) => {
+            let begun = begin(context, tx, lease, task, mirror, cancel, laws, gateway, setup).await?;
             let observer = Quiet { context: Arc::clone(context), run: begun.run.short() };
             let observer = Arc::new(observer);
             begun.control.teller.watched_by(Arc::clone(&observer) as _);

@@ -49,7 +49,7 @@ impl Scene {
     }
 }
 
-const CLAUDE: &str = "2.1.330 (Claude Code)";
+pub(crate) const CLAUDE: &str = "2.1.330 (Claude Code)";
 
 #[test]
 fn one_that_is_too_old_is_refused_with_how_to_get_another() {

@@ -44,6 +44,8 @@ mod money;
 #[cfg(test)]
 mod narrowing;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod postgres;
