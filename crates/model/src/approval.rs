@@ -144,7 +144,8 @@ impl ApprovalAnswer {
     /// What can't be taken, and why.
     pub fn check(&self, risk: Risk) -> Result<(), AnswerError> {
         let once = self.scope == ApprovalScope::Once;
-        if !self.allow && !(once && self.until.is_none()) {
+        let bare = once && self.until.is_none();
+        if !self.allow && !bare {
             return Err(AnswerError::WideNo);
         }
         if once && self.until.is_some() {
