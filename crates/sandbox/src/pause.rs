@@ -88,11 +88,10 @@ impl Running {
     pub fn unpause(&mut self) -> Result<(), SandboxError> {
         match self.tree.paused {
             None => {}
-            Some(Pause::Frozen) => {
-                if !self.tree.cgroup.freeze(false) && self.tree.exit.is_none() {
-                    return Err(SandboxError::PauseFailed { detail: "its group does not thaw".into() });
-                }
+            Some(Pause::Frozen) if !self.tree.cgroup.freeze(false) && self.tree.exit.is_none() => {
+                return Err(SandboxError::PauseFailed { detail: "its group does not thaw".into() });
             }
+            Some(Pause::Frozen) => {}
             Some(Pause::Stopped) => {
                 if let Some(first) = self.tree.first.as_ref().and_then(pid_of) {
                     // From the leaves up: whoever waits for a child finds it running.
