@@ -3,6 +3,7 @@
 use crate::agent::{AgentRole, EngineKind};
 use crate::id::{RunId, TaskId};
 use crate::policy::Policy;
+use crate::privacy::PrivacyClass;
 use crate::refusal::Refusal;
 use crate::repository::{CommitId, RefName, RepositoryName};
 use crate::setup::{SetupChoice, SetupReport};
@@ -60,6 +61,9 @@ pub struct TaskSpec {
     /// Whether the repository's set-up is done.
     #[serde(default, skip_serializing_if = "SetupChoice::is_usual")]
     pub setup: SetupChoice,
+    /// What is kept of its session.
+    #[serde(default, skip_serializing_if = "PrivacyClass::is_usual")]
+    pub privacy: PrivacyClass,
     /// Whether submodules are checked out.
     pub submodules: bool,
     /// Whether LFS content is fetched.
@@ -100,6 +104,20 @@ const fn is_false(value: &bool) -> bool {
 }
 
 impl TaskSpec {
+    /// The same without what a person or an agent's profile wrote: prompt, instructions, and all of the command but its
+    /// program.
+    #[must_use]
+    pub fn without_text(&self) -> Self {
+        let argv = self.argv.first().into_iter().cloned().collect();
+        Self { prompt: None, instructions: String::new(), argv, ..self.clone() }
+    }
+
+    /// What is stored of it: in the class `meta` no text.
+    #[must_use]
+    pub fn stored(&self) -> Self {
+        if self.privacy == PrivacyClass::Meta { self.without_text() } else { self.clone() }
+    }
+
     /// Whether hosts are to be inspected.
     #[must_use]
     pub fn asks_to_inspect(&self) -> bool {
@@ -165,6 +183,9 @@ pub struct RunSummary {
     pub tokens: u64,
     /// From start to end, in milliseconds.
     pub duration_ms: u64,
+    /// What is kept of its session.
+    #[serde(default)]
+    pub privacy: PrivacyClass,
     /// What its set-up came to, where its repository has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<SetupReport>,

@@ -8,6 +8,7 @@ use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect};
 use crate::manner::Manner;
 use crate::prepare::{Materials, layer_picture};
+use crate::privacy::MetaOnly;
 use crate::project::{Project, VerifyWorkspace};
 use crate::runner::{Job, Outcome, Runner};
 use crate::setup::{Ready, SettingUp};
@@ -24,8 +25,8 @@ use tipstaff_broker::{Mirror, Pinned, Quarantine, ServedRepository};
 use tipstaff_engine::{Verdict, engine};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    AuditAction, AuditDraft, ControlPlane, EventDraft, EventKind, ExitReason, LiveWarrant, RunId, RunState,
-    TaskSpec, Warrant, WarrantId,
+    AuditAction, AuditDraft, ControlPlane, EventDraft, EventKind, ExitReason, LiveWarrant, PrivacyClass,
+    RunId, RunState, TaskSpec, Warrant, WarrantId,
 };
 use tipstaff_sandbox::{RunIdentity, SandboxError, environment_check};
 use tipstaff_seal::redact::Redactor;
@@ -46,6 +47,10 @@ impl Runner {
         control: Arc<dyn ControlPlane>,
         observer: Arc<dyn Observer>,
     ) -> Result<Outcome, RunnerError> {
+        let run = job.warrant.warrant.run;
+        let meta = job.task.privacy == PrivacyClass::Meta;
+        let control =
+            if meta { Arc::new(MetaOnly { inner: control, run }) as Arc<dyn ControlPlane> } else { control };
         let control: Arc<dyn ControlPlane> = Arc::new(Announcing {
             inner: control,
             observer: Arc::clone(&observer),
@@ -53,7 +58,6 @@ impl Runner {
             redactor: job.redactor.clone(),
             spent: AtomicU64::new(0),
         });
-        let run = job.warrant.warrant.run;
         let carried = self.carry(&job, &control, &observer).await;
         if let Err(RunnerError::Refused(refusal)) = &carried {
             control.refusal(refusal.clone()).await?;
@@ -68,6 +72,10 @@ impl Runner {
                 ..RunUpdate::default()
             }),
         };
+        if let (true, Ok(RunUpdate { error: Some(error), .. })) = (meta, &ended) {
+            // It is not kept, so it is said now.
+            observer.notice(Notice::Remark(job.redactor.redact(error).into_owned()));
+        }
         // The failure is on record before the workspace goes.
         let told = match ended {
             Ok(update) => {
@@ -274,6 +282,7 @@ impl Runner {
                         reason = ExitReason::Refused;
                     }
                     end.error = Some(format!("the change was refused: {why}"));
+                    let patch = patch.filter(|_| job.task.privacy != PrivacyClass::Meta);
                     self.keep_refused(run, patch.as_deref(), control, observer).await?;
                 }
                 Collected::Failed(text) => {
@@ -370,7 +379,7 @@ impl Runner {
                     .map_err(RunnerError::io("keeping the refused change"))?;
                 "the refused change is kept as a patch: `tipstaff runs diff` shows it"
             }
-            None => "the refused change is empty, or too large to be kept",
+            None => "the refused change is not kept: it is empty, too large, or of a run of which no text is",
         };
         self.remark(text, control, observer).await
     }
@@ -405,6 +414,8 @@ fn subject(task: &TaskSpec, redactor: &Redactor) -> String {
     let what = task.prompt.clone().unwrap_or_else(|| task.argv.join(" "));
     let line = redactor.redact(what.lines().next().unwrap_or_default().trim()).into_owned();
     // What the sandbox would take for a credential, such as the mere beginning of one, must not cost the work.
-    let told = !line.is_empty() && environment_check("TIPSTAFF_MESSAGE", &line).is_ok();
+    let told = task.privacy != PrivacyClass::Meta
+        && !line.is_empty()
+        && environment_check("TIPSTAFF_MESSAGE", &line).is_ok();
     if told { line } else { format!("Work of the {}", task.role) }
 }

@@ -14,6 +14,7 @@ mod lines;
 mod manner;
 mod narrowing;
 mod prepare;
+mod privacy;
 mod program;
 mod project;
 mod recover;

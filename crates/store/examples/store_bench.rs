@@ -92,6 +92,7 @@ fn spec() -> TaskSpec {
         host_rules: Vec::new(),
         secrets: Vec::new(),
         setup: Default::default(),
+        privacy: Default::default(),
         submodules: false,
         lfs: false,
         attended: false,

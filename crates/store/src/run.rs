@@ -9,7 +9,7 @@ use crate::task::LAST_ID;
 use crate::transaction::{OrgRead, OrgTx};
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
-    CommitId, ExitReason, RefName, RunId, RunState, RunSummary, SetupReport, TaskId, WarrantId,
+    CommitId, ExitReason, RefName, RunId, RunState, RunSummary, SetupReport, TaskId, TaskSpec, WarrantId,
 };
 
 macro_rules! run_columns {
@@ -257,19 +257,14 @@ impl OrgRead {
         let Some(run) = self.run_get(id).await? else { return Ok(None) };
         let refusals = self.refusal_list(id).await?.into_iter().map(|stored| stored.refusal).collect();
         let setup = self.setup_report(id).await?;
-        let Some(base_commit) = run.base_commit else {
-            let task = self.task_get(run.task).await?.ok_or(StoreError::Missing { what: "task" })?;
-            let base = task.spec.base_commit.clone();
-            return Ok(Some(self.summary(run, base, refusals, setup)));
-        };
-        let run = Run { base_commit: None, ..run };
-        Ok(Some(self.summary(run, base_commit, refusals, setup)))
+        let spec = self.task_get(run.task).await?.ok_or(StoreError::Missing { what: "task" })?.spec;
+        Ok(Some(self.summary(run, &spec, refusals, setup)))
     }
 
     fn summary(
         &self,
         run: Run,
-        base_commit: CommitId,
+        spec: &TaskSpec,
         refusals: Vec<tipstaff_model::Refusal>,
         setup: Option<SetupReport>,
     ) -> RunSummary {
@@ -284,13 +279,14 @@ impl OrgRead {
             exit_code: run.exit_code,
             branch,
             commit: run.commit,
-            base_commit,
+            base_commit: run.base_commit.unwrap_or_else(|| spec.base_commit.clone()),
             files_changed: run.files_changed,
             additions: run.additions,
             deletions: run.deletions,
             cost_micro_usd: run.cost_micro_usd,
             tokens: run.tokens,
             duration_ms: u64::try_from(until.saturating_sub(run.started_at)).unwrap_or(0),
+            privacy: spec.privacy,
             setup,
             refusals,
             error: run.error,

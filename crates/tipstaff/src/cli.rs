@@ -29,7 +29,7 @@ pub(crate) use ways::{BindingArgs, WaysArgs};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use tipstaff_model::span::span_ms;
-use tipstaff_model::{AgentRole, EngineKind, MicroUsd, WarrantKind};
+use tipstaff_model::{AgentRole, EngineKind, MicroUsd, PrivacyClass, WarrantKind};
 
 const ABOUT: &str = "Run AI coding agents under a warrant";
 
@@ -234,6 +234,10 @@ pub(crate) struct RunArgs {
     /// Say at the end what was refused and how it could be granted; nothing more passes than without it
     #[arg(long, conflicts_with_all = ["dry_run", "queue"])]
     pub(crate) learn: bool,
+    /// What is kept of the session: org (your org can read it), meta (state, counts and sizes, no text), sealed (only your
+    /// paired devices; not in this version) [default: run.privacy of config.toml, else org]
+    #[arg(long, value_name = "CLASS", value_parser = parse_privacy)]
+    pub(crate) privacy: Option<PrivacyClass>,
     /// Leave the repository's set-up out (.tipstaff/setup and [setup] in tipstaff.toml of the base)
     #[arg(long)]
     pub(crate) no_setup: bool,
@@ -567,6 +571,10 @@ fn parse_role(text: &str) -> Result<AgentRole, String> {
 }
 
 fn parse_engine(text: &str) -> Result<EngineKind, String> {
+    text.parse().map_err(|error: tipstaff_model::agent::ChoiceError| error.to_string())
+}
+
+fn parse_privacy(text: &str) -> Result<PrivacyClass, String> {
     text.parse().map_err(|error: tipstaff_model::agent::ChoiceError| error.to_string())
 }
 

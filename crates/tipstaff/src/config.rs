@@ -127,6 +127,8 @@ pub(crate) struct RunConfig {
     stall_stop: Option<String>,
     /// Whether workspaces are layers over a shared checkout, where the kernel can; `false`: each is a clone of its own.
     pub(crate) layers: Option<bool>,
+    /// What is kept of sessions where a run does not say.
+    pub(crate) privacy: Option<tipstaff_model::PrivacyClass>,
 }
 
 impl Config {

@@ -16,6 +16,7 @@ mod models;
 mod notify;
 mod output;
 mod policies;
+mod privacy;
 mod setup;
 mod transcript;
 mod tui;

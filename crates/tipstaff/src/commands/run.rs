@@ -16,8 +16,8 @@ use std::sync::Arc;
 use tipstaff_broker::{Dirty, Git, Mirror, Source};
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::{
-    AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, ExitReason, MicroUsd, RunId, RunState,
-    RunSummary, SetupChoice, TaskId, TaskSpec, Warrant,
+    AgentRole, AuditAction, AuditDraft, CommitId, EngineKind, ExitReason, MicroUsd, PrivacyClass, RunId,
+    RunState, RunSummary, SetupChoice, TaskId, TaskSpec, Warrant,
 };
 use tipstaff_runner::{Cancel, Project, Runner, SandboxRules, compile_spec, engine_request};
 use tipstaff_sandbox::{RunIdentity, StdioPolicy, Workspace};
@@ -70,13 +70,16 @@ pub(crate) async fn run(
     let draft = TaskDraft {
         repository: Some(repository),
         kind: "run".to_owned(),
-        spec: task.clone(),
+        spec: task.stored(),
         dedup_key: None,
         max_attempts,
         run_at: None,
         person: Some(context.principal.member),
     };
     let id = tx.task_add(draft).await?.id();
+    if arguments.queue {
+        crate::privacy::prompt_keep(&mut tx, id, &task).await?;
+    }
     tx.audit_note(
         AuditDraft::new(context.principal.actor(), AuditAction::TaskAdded, format!("task:{id}"))
             .with("repository", &task.repository)
@@ -98,9 +101,11 @@ pub(crate) async fn run(
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
     listen_for_signals(&context, &cancel);
+    let privacy = task.privacy;
     let begun = begin(&context, tx, lease, task, mirror, cancel.clone(), laws, gateway, setup).await?;
     let warrant = begun.job.warrant.warrant.clone();
     announce(&context, &warrant, begun.run);
+    context.output.note(&format!("privacy {privacy}: {}", privacy.in_words()));
     let live = Arc::new(Live::new(context.output));
     let held = Arc::new(Held::new(live, context.output, screen));
     begun.control.teller.watched_by(Arc::clone(&held) as _);
@@ -152,7 +157,7 @@ async fn prepare(
         Some(branch) => Some(format!("refs/heads/{branch}")),
         None => arguments.base.clone(),
     };
-    let task = task(arguments, chosen, &source, base, pinned.commit)?;
+    let task = task(arguments, chosen, (&source, context), base, pinned.commit)?;
     Ok((task, source, mirror))
 }
 
@@ -161,13 +166,13 @@ pub(crate) async fn would_be(arguments: &RunArgs, context: &Context) -> anyhow::
     let chosen = choose(arguments, context).await?;
     let source = source_of(&arguments.repo)?;
     let unpinned = "0".repeat(40).parse().context("no commit")?;
-    task(arguments, chosen, &source, arguments.base.clone(), unpinned)
+    task(arguments, chosen, (&source, context), arguments.base.clone(), unpinned)
 }
 
 fn task(
     arguments: &RunArgs,
     chosen: Chosen,
-    source: &Source,
+    (source, context): (&Source, &Context),
     base: Option<String>,
     base_commit: CommitId,
 ) -> anyhow::Result<TaskSpec> {
@@ -201,6 +206,7 @@ fn task(
             (_, true) => SetupChoice::Fresh,
             _ => SetupChoice::Usual,
         },
+        privacy: privacy(arguments, context)?,
         submodules: false,
         lfs: false,
         attended: arguments.attended || engine(chosen.engine).is_always_attended(),
@@ -209,6 +215,17 @@ fn task(
         resumes: None,
         under: None,
     })
+}
+
+/// What is kept of the session.
+fn privacy(arguments: &RunArgs, context: &Context) -> anyhow::Result<PrivacyClass> {
+    match arguments.privacy.or(context.config.run.privacy).unwrap_or_default() {
+        PrivacyClass::Sealed => Err(Problem::refused(
+            "privacy-sealed-unavailable",
+            "a sealed session can be read by your paired devices only, and this version has no pairing yet; choose --privacy meta, which keeps no text, or --privacy org",
+        )),
+        class => Ok(class),
+    }
 }
 
 struct Chosen {

@@ -266,6 +266,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
             task.spec.base.as_ref().map(|base| format!(" ({base})")).unwrap_or_default()
         ),
     );
+    line("privacy", &format!("{}: {}", task.spec.privacy, task.spec.privacy.in_words()));
     line("role", &format!("{}, engine {}", task.spec.role, task.spec.engine));
     line("started", &format!("{} on {}, attempt {}", time(run.started_at), run.host, run.attempt));
     if let Some(end) = run.ended_at {

@@ -61,6 +61,9 @@ pub(crate) async fn worker(arguments: &WorkerArgs, context: Context) -> anyhow::
     loop {
         // Tasks of workers that are gone come back first.
         context.store.task_reap(TakeOver::Expired, &context.worker_name()).await?;
+        if runs.is_empty() {
+            crate::privacy::prompts_forget(&context).await?;
+        }
         while runs.len() < usize::from(arguments.slots) && !stop.is_cancelled() {
             let Some(lease) = context.store.task_claim(&context.worker_name(), LEASE_MS).await? else {
                 break;
@@ -120,6 +123,7 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
     let mut tx = context.store.begin(lease.scope()).await?;
     let task = tx.task_get(lease.task()).await?.map(|task| task.spec);
     let Some(task) = task else { return Ok(()) };
+    let task = crate::privacy::prompt_of(&mut tx, lease.task(), task).await?;
     let opened = async {
         let source = source_from(&task.source)?;
         let mirror = runner.mirrors(lease.token().org)?.open(&source).await?;
@@ -138,7 +142,9 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
             let observer = Quiet { context: Arc::clone(context), run: begun.run.short() };
             let observer = Arc::new(observer);
             begun.control.teller.watched_by(Arc::clone(&observer) as _);
-            runner.carry_out(begun.job, begun.control, observer).await?;
+            let ended = runner.carry_out(begun.job, begun.control, observer).await;
+            crate::privacy::prompts_forget(context).await?;
+            ended?;
         }
         Err(error) => {
             // The repository is gone or unreadable: on record as a run that failed before it prepared anything.

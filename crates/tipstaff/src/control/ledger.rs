@@ -600,6 +600,7 @@ mod tests {
             host_rules: Vec::new(),
             secrets: Vec::new(),
             setup: Default::default(),
+            privacy: Default::default(),
             submodules: false,
             lfs: false,
             attended: false,

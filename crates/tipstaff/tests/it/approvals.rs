@@ -124,6 +124,7 @@ pub(crate) async fn begun(world: &World) -> (Store, Principal, Lease, WarrantId)
         host_rules: Vec::new(),
         secrets: Vec::new(),
         setup: Default::default(),
+        privacy: Default::default(),
         submodules: false,
         lfs: false,
         attended: true,

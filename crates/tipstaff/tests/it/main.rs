@@ -50,6 +50,8 @@ mod policy;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod privacy;
+#[cfg(test)]
 mod provenance;
 #[cfg(test)]
 mod publish;
