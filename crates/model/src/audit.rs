@@ -110,6 +110,10 @@ actions! {
     PolicySet = "policy.set";
     /// What a run spent in all, at its end.
     RunCharged = "run.charged";
+    /// How long sessions of a class are kept was set.
+    RetentionSet = "retention.set";
+    /// What the session of a run said was erased, since its time is over.
+    RunSwept = "run.swept";
     /// The text of a record was erased.
     RecordErased = "record.erased";
     /// A repository was looked at for the first time.

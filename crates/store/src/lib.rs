@@ -25,6 +25,7 @@ mod publication;
 mod reap;
 mod refusal;
 mod repository;
+mod retention;
 mod ring;
 mod run;
 mod scope;
@@ -60,6 +61,7 @@ pub use publication::{Publication, PublicationDraft, PublicationState};
 pub use reap::Reaped;
 pub use refusal::StoredRefusal;
 pub use repository::{Repository, RepositoryKind};
+pub use retention::SweepSize;
 pub use ring::{RingKeyStatus, RingRotation};
 pub use run::{Run, RunDecision, RunDraft, RunFound};
 pub use scope::{LocalPrincipal, OrgScope, Principal};
@@ -93,6 +95,7 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     publication::STATEMENTS,
     refusal::STATEMENTS,
     repository::STATEMENTS,
+    retention::STATEMENTS,
     ring::STATEMENTS,
     run::STATEMENTS,
     secret::STATEMENTS,

@@ -7,6 +7,7 @@ mod policies;
 mod policy;
 mod projects;
 mod publish;
+mod retention;
 mod setup;
 mod watch;
 mod ways;
@@ -22,6 +23,7 @@ pub(crate) use policies::{
 pub(crate) use policy::{DroppedHost, ExplainArgs, LearnArgs, NarrowArgs, PolicyCommand};
 pub(crate) use projects::ProjectsCommand;
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
+pub(crate) use retention::{RetentionCommand, Term};
 pub(crate) use setup::SetupCommand;
 pub(crate) use watch::{ReplayArgs, ReplayFormat, ScreenArgs, WatchArgs};
 pub(crate) use ways::{BindingArgs, WaysArgs};
@@ -132,6 +134,9 @@ pub(crate) enum Command {
     Budgets(BudgetsCommand),
     /// What was spent, by model, agent, project, person or day
     Costs(CostsArgs),
+    /// How long sessions are kept, by privacy class; erasing what is kept too long
+    #[command(subcommand)]
+    Retention(RetentionCommand),
     /// What set-ups of repositories made, kept for later runs
     #[command(subcommand)]
     Setup(SetupCommand),

@@ -113,6 +113,9 @@ async fn dispatch(command: Command, env: Environment, output: Output) -> anyhow:
         Command::Budgets(command) => {
             commands::budgets::budgets(command, Context::open(env, output).await?).await
         }
+        Command::Retention(command) => {
+            commands::retention::retention(command, Context::open(env, output).await?).await
+        }
         Command::Setup(command) => commands::setup::setup(command, Context::open(env, output).await?).await,
         Command::Costs(arguments) => {
             commands::costs::costs(arguments, Context::open(env, output).await?).await

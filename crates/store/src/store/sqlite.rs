@@ -30,7 +30,7 @@ const LOOK_AGAIN_MS: [u64; 6] = [1, 1, 2, 3, 5, 10];
 const PLAIN: &str = "pragma foreign_keys = on;";
 const READER: &str = "pragma foreign_keys = on; pragma query_only = on;";
 const WRITER: &str = "pragma journal_mode = wal; pragma foreign_keys = on; pragma synchronous = full; \
-     pragma journal_size_limit = 67108864;";
+     pragma journal_size_limit = 67108864; pragma secure_delete = on;";
 
 /// Begins a reader's transaction: it sees one moment from its first statement on.
 const BEGIN_READ: &str = "begin";

@@ -22,6 +22,7 @@ mod faults;
 mod lease;
 mod plans;
 mod processes;
+mod retention;
 mod ring;
 mod schema;
 mod signals;

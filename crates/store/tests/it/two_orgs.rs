@@ -14,8 +14,8 @@ use std::sync::Arc;
 use tipstaff_model::run::RunUpdate;
 use tipstaff_model::{
     AgentRole, ApprovalId, ApprovalState, BudgetActions, BudgetHolder, BudgetPeriod, CalendarDay, EngineKind,
-    FixedClock, FixedEntropy, MicroUsd, ModelEffect, OfferPattern, PriceTable, Refusal, RepositoryId, Rule,
-    RunId, RunState, SteerKind, SteerState, TaskId, WarrantId,
+    FixedClock, FixedEntropy, MicroUsd, ModelEffect, OfferPattern, PriceTable, PrivacyClass, Refusal,
+    RepositoryId, Rule, RunId, RunState, SteerKind, SteerState, TaskId, WarrantId,
 };
 use tipstaff_seal::Secret;
 use tipstaff_seal::log::{LogVerifier, Tail};
@@ -232,6 +232,13 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
     call!(journal, tx.task_end_batch(&[third], RunState::Failed, None));
     call!(journal, tx.task_cancel(batch[0].id()));
     tx.commit().await.unwrap();
+    let mut tx = store.begin(scope).await.unwrap();
+    call!(journal, tx.retention_set(PrivacyClass::Org, Some(1_000)));
+    call!(journal, tx.retention_set(PrivacyClass::Meta, Some(1_000)));
+    call!(journal, tx.retention_set(PrivacyClass::Meta, None));
+    call!(journal, tx.run_sweep(run));
+    call!(journal, tx.retention_swept());
+    tx.commit().await.unwrap();
     let tx = store.begin(scope).await.unwrap();
     let answer = tx.rollback().await;
     journal.note("rollback", &answer);
@@ -264,6 +271,10 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.run_summary(ids.run));
     call!(journal, tx.event_list(ids.run, 0, 100));
     call!(journal, tx.setup_report(ids.run));
+    call!(journal, tx.retention_list());
+    call!(journal, tx.retention_swept_at());
+    call!(journal, tx.run_list_unswept(i64::MAX, None, 100));
+    call!(journal, tx.run_sweep_size(ids.run));
     call!(journal, tx.refusal_list(ids.run));
     call!(journal, tx.warrant_get(ids.warrant));
     call!(journal, tx.warrant_list_of_run(ids.run));

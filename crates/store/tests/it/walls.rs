@@ -7,7 +7,7 @@ use tipstaff_seal::Secret;
 use tipstaff_store::{Engine, OrgScope, PostgresPasswords, Store, StoreConfig};
 use tipstaff_testkit::postgres::{OWNER, SUPERUSER};
 
-const TENANT_TABLES: [&str; 29] = [
+const TENANT_TABLES: [&str; 31] = [
     "org",
     "member",
     "repository",
@@ -37,6 +37,8 @@ const TENANT_TABLES: [&str; 29] = [
     "policy",
     "approval",
     "steering",
+    "retention",
+    "retention_sweep",
 ];
 
 struct Attack {

@@ -123,6 +123,7 @@ pub(crate) async fn run(
         super::learn::tell(&context, summary.run).await?;
     }
     tell(&context, &summary);
+    super::retention::sweep_quietly(&context).await;
     Ok(ExitCode::from(if outcome.state == RunState::Done { 0 } else { outcome.reason.exit_code().max(1) }))
 }
 

@@ -223,7 +223,9 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     let refused = summary.iter().any(|summary| !summary.refusals.is_empty());
     let times = if refused { refusal_times(&mut read, run.id).await? } else { Vec::new() };
     drop(read);
-    let stat = match (&run.branch, run.commit.is_some() && run.decision != Some(RunDecision::Discarded)) {
+    // A change whose time is over is gone, too.
+    let there = run.decision != Some(RunDecision::Discarded) && context.layout.result(run.id).exists();
+    let stat = match (&run.branch, run.commit.is_some() && there) {
         (Some(branch), true) => Some(quarantine(context, &run).await?.diffstat(branch).await?),
         _ => None,
     };

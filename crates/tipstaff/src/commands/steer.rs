@@ -10,7 +10,7 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 use tipstaff_model::steer::{LONGEST_MESSAGE, MOST_WAITING};
-use tipstaff_model::{RunId, Steer, SteerId, SteerKind, SteerState};
+use tipstaff_model::{PrivacyClass, RunId, Steer, SteerId, SteerKind, SteerState};
 use tipstaff_store::{Run, Steering, SteeringAdded, Topic};
 use tokio::time::Instant;
 
@@ -91,6 +91,14 @@ pub(crate) async fn add(context: &Context, run: RunId, kind: SteerKind) -> anyho
     kind.check().map_err(|error| Problem::usage("message-unusable", error.to_string()))?;
     let short = run.short();
     let mut tx = context.store.begin(context.scope()).await?;
+    if let (SteerKind::Message { .. }, Some(found)) = (&kind, tx.run_get(run).await?) {
+        // What is said would be stored.
+        let meta = tx.task_get(found.task).await?.is_some_and(|task| task.spec.privacy == PrivacyClass::Meta);
+        if meta {
+            let text = "the run is of the class meta, and a message would be stored; `tipstaff runs interrupt | pause | cancel` work";
+            return Err(Problem::refused("privacy-meta-no-text", text));
+        }
+    }
     let added = tx.steer_add(context.principal.member, run, kind).await?;
     let steer = match added {
         Some(SteeringAdded::Waiting(steer)) => steer,

@@ -168,3 +168,74 @@ fn sealed_is_refused_until_there_is_pairing_and_the_operator_can_choose() {
     assert_eq!(ended.json()["privacy"], "org");
     assert!(!holding(&world).is_empty());
 }
+
+/// Lets every run have ended so many days earlier.
+fn age(world: &World, days: u32) {
+    let mut command = world.command("python3");
+    let script = "import sqlite3,sys\nc=sqlite3.connect(sys.argv[1])\n\
+        c.execute('update run set ended_at = ended_at - ?', (int(sys.argv[2])*86400000,))\n\
+        c.execute('delete from retention_sweep')\nc.commit()\nc.close()";
+    command.args(["-c", script]).arg(world.home().join("tipstaff.db")).arg(days.to_string());
+    crate::world::run(command).expect(0);
+}
+
+#[test]
+fn what_is_kept_too_long_is_shown_and_then_erased() {
+    let world = World::new();
+    let repository = checked(&world);
+    let first = run_in(&world, &repository, &[]).expect(0).json();
+    let id = first["run"].as_str().unwrap().to_owned();
+    let result = world.home().join("results").join(format!("{id}.git"));
+    assert!(result.is_dir() && !holding(&world).is_empty());
+    let sweep = |args: &[&str]| {
+        let args = [&["retention", "sweep", "--json"][..], args].concat();
+        world.tipstaff_in(&repository, &args).expect(0).json()
+    };
+    // Nothing goes before somebody says so.
+    age(&world, 100);
+    assert_eq!(sweep(&[])["runs"].as_array().unwrap().len(), 0);
+    let shown = world.tipstaff(&["retention", "show"]).expect(0).stdout;
+    assert!(shown.contains("org   for ever"), "{shown}");
+    world.tipstaff(&["retention", "set", "meta", "1d"]).expect(0);
+    assert_eq!(sweep(&[])["runs"].as_array().unwrap().len(), 0, "it is of another class");
+    world.tipstaff(&["retention", "set", "org", "101d"]).expect(0);
+    assert_eq!(sweep(&[])["runs"].as_array().unwrap().len(), 0, "its time is not over");
+    world.tipstaff(&["retention", "set", "org", "90d"]).expect(0);
+    let preview = sweep(&["--dry-run"]);
+    assert_eq!(
+        (preview["erased"].as_bool(), preview["runs"][0]["undecided"].as_bool()),
+        (Some(false), Some(true))
+    );
+    assert!(result.is_dir() && !holding(&world).is_empty(), "a preview erases nothing");
+    let text = world.tipstaff(&["retention", "sweep", "--dry-run"]).expect(0).stdout;
+    assert!(
+        text.contains("neither applied nor discarded") && text.contains("1 run would be swept"),
+        "{text}"
+    );
+    let swept = sweep(&[]);
+    assert_eq!(swept["runs"][0]["run"], id.as_str(), "{swept}");
+    assert!(!result.exists());
+    assert_eq!(holding(&world), Vec::<PathBuf>::new());
+    assert_eq!(sweep(&[])["runs"].as_array().unwrap().len(), 0, "once");
+    let audited = world.tipstaff(&["audit", "list", "--json"]).expect(0).stdout;
+    assert!(audited.contains("run.swept") && audited.contains("retention.set"), "{audited}");
+    world.tipstaff(&["audit", "verify"]).expect(0);
+    let listed = world.tipstaff(&["runs", "list", "--json"]).expect(0).json();
+    assert_eq!(
+        (listed["run"].as_str(), listed["files_changed"].as_u64()),
+        (Some(id.as_str()), Some(1)),
+        "counts stay"
+    );
+    world.tipstaff(&["runs", "show", &id]).expect(0);
+    world.tipstaff(&["runs", "show", "--transcript", &id]).expect(0);
+    // Beside other work, once a day.
+    run_in(&world, &repository, &[]).expect(0);
+    age(&world, 200);
+    assert!(!holding(&world).is_empty());
+    world.tipstaff_in(&repository, &["run", "--privacy", "meta", "--", "true"]).expect(0);
+    assert_eq!(holding(&world), Vec::<PathBuf>::new());
+    let wrong = world.tipstaff(&["retention", "set", "org", "soon"]).expect(2);
+    assert!(wrong.stderr.contains("forever"), "{wrong:#?}");
+    world.tipstaff(&["retention", "set", "sealed", "1d"]).expect(2);
+    world.tipstaff(&["retention", "set", "org", "forever", "--json"]).expect(0);
+}
