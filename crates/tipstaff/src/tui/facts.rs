@@ -46,7 +46,7 @@ impl Facts {
             repository: format!("{} @ {base}", spec.repository),
             branch: branch.unwrap_or("no push").to_owned(),
             who: format!("{agent} with {}{model}", spec.engine),
-            privacy: None,
+            privacy: Some(spec.privacy.to_string()),
             again: again(spec),
         }
     }
