@@ -59,12 +59,19 @@ async fn tell(context: &Context, run: &Run, kind: SteerKind) -> anyhow::Result<E
     let (word, short) = (kind.as_str(), run.id.short());
     let mut news = context.store.subscribe(Topic::Run);
     let steer = add(context, run.id, kind).await?;
-    let end = Instant::now() + PATIENCE;
-    let mut found = look(context, run.id, steer.id).await?;
-    while found.state == SteerState::Waiting && Instant::now() < end {
-        news.wait(100).await;
-        found = look(context, run.id, steer.id).await?;
-    }
+    let taken = async {
+        loop {
+            let found = look(context, run.id, steer.id).await?;
+            if found.state != SteerState::Waiting {
+                return Ok::<_, anyhow::Error>(found);
+            }
+            news.wait(100).await;
+        }
+    };
+    let found = match tokio::time::timeout(PATIENCE, taken).await {
+        Ok(found) => found?,
+        Err(_) => look(context, run.id, steer.id).await?,
+    };
     let note = found.note.as_deref().map(plain).unwrap_or_default();
     let why = if note.is_empty() { String::new() } else { format!(": {note}") };
     if found.state == SteerState::Refused {
