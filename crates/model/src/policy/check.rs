@@ -6,6 +6,7 @@ use super::{
 };
 use crate::action::ActionKind;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::fmt;
 
 /// What is wrong with a policy.
@@ -153,6 +154,12 @@ impl PolicyFile {
         self.policy.validate()?;
         Ok(self.policy)
     }
+}
+
+/// The SHA-256 of a policy's text, as 64 hexadecimal digits: what the log says of it.
+#[must_use]
+pub fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Why a pattern of a command does not match what its writer thinks.

@@ -14,7 +14,7 @@ mod text;
 pub mod urls;
 mod walls;
 
-pub use check::{PolicyError, PolicyFlaw, PolicyRemark};
+pub use check::{PolicyError, PolicyFlaw, PolicyRemark, digest};
 pub use judge::{Circumstances, Judgement};
 pub use text::{TextPattern, TextPatternError};
 pub use walls::{Wall, Walls};

@@ -11,7 +11,6 @@ use crate::context::Context;
 use crate::exit::Problem;
 use crate::output::{Tone, time};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::process::ExitCode;
 use tipstaff_model::{AuditAction, AuditDraft, Policies, Policy, PolicyOrigin};
@@ -33,7 +32,7 @@ pub(crate) async fn set(arguments: &SetArgs, context: &Context) -> anyhow::Resul
         return Err(Problem::usage("policy-file", text));
     }
     let holder = &arguments.holder;
-    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = tipstaff_model::policy::digest(&text);
     let mut tx = context.store.begin(context.scope()).await?;
     if let Some(name) = &holder.project {
         super::projects::find(&mut tx, name).await?;
