@@ -41,7 +41,7 @@ async fn show(context: &Context) -> anyhow::Result<ExitCode> {
     for class in [PrivacyClass::Org, PrivacyClass::Meta] {
         let term = of(class)
             .map_or_else(|| "for ever".to_owned(), |days| format!("{days} days after the run's end"));
-        output.line(&format!("{class:<5} {term}"));
+        output.line(&format!("{:<5} {term}", class.as_str()));
     }
     let last = swept_at.map_or_else(|| "never".to_owned(), time);
     output.line(&format!("swept {last}"));
