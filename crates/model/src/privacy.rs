@@ -17,6 +17,7 @@ choice!(
     }
 );
 
+#[expect(clippy::derivable_impls, reason = "the enum is written by a macro that derives no default")]
 impl Default for PrivacyClass {
     fn default() -> Self {
         Self::Org

@@ -12,7 +12,6 @@ use std::time::Duration;
 use tipstaff_model::steer::{LONGEST_MESSAGE, MOST_WAITING};
 use tipstaff_model::{PrivacyClass, RunId, Steer, SteerId, SteerKind, SteerState};
 use tipstaff_store::{Run, Steering, SteeringAdded, Topic};
-use tokio::time::Instant;
 
 /// How long to wait for the worker to take it, before saying that it waits.
 const PATIENCE: Duration = Duration::from_secs(3);
