@@ -35,7 +35,7 @@ story! {
         assert_eq!(due.iter().map(|run| run.id).collect::<Vec<_>>(), [run]);
         assert!(read.run_list_unswept(now, Some(run), 10).await.unwrap().is_empty(), "page by page");
         let size = read.run_sweep_size(run).await.unwrap();
-        assert_eq!(size.events, 2);
+        assert!(size.events >= 2, "{size:?}");
         assert!(size.characters > 10);
         drop(read);
 
@@ -50,7 +50,7 @@ story! {
         assert_eq!((summary.state, summary.error.as_deref()), (RunState::Failed, None));
         assert_eq!(summary.refusals.len(), 1, "that something was refused, and by which rule, stays");
         let events = read.event_list(run, 0, 10).await.unwrap();
-        assert_eq!(events.len(), 2);
+        assert_eq!(events.len() as u64, size.events);
         let said = read.steer_list(run).await.unwrap();
         let task = read.task_get(task).await.unwrap().unwrap();
         assert_eq!((task.spec.prompt.as_deref(), task.spec.argv.len(), task.last_error), (None, 1, None));
