@@ -224,7 +224,7 @@ fn a_question_is_answered_with_a_key_while_the_terminal_is_resized() {
     insta::assert_snapshot!(normalised(&page), @"
     run xxxxxxxx  running  T, T left
     local/demo @ xxxxxxxxxx -> no push
-    builder with claude-code
+    builder with claude-code  session org
     cost [....................] $0.00 of $2.00 (0%)  1 file so far
     now  waits for you: 1 question
     -- session
