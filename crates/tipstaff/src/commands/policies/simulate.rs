@@ -15,8 +15,8 @@ use tipstaff_engine::engine;
 use tipstaff_model::policy::Circumstances;
 use tipstaff_model::risk::assess;
 use tipstaff_model::{
-    Action, ActionKind, AgentEvent, Decision, EngineKind, EventKind, Policies, Policy, PolicyOrigin, Rule,
-    RunId, TaskSpec, Warrant,
+    Action, ActionKind, AgentEvent, Decision, EngineKind, EventKind, Policies, Policy, PolicyOrigin,
+    PrivacyClass, Rule, RunId, TaskSpec, Warrant,
 };
 use tipstaff_store::OrgRead;
 
@@ -154,6 +154,9 @@ async fn of_run(
     warrant: &Warrant,
     sides: &Sides,
 ) -> anyhow::Result<Option<Found>> {
+    if spec.privacy == PrivacyClass::Meta {
+        return Ok(None);
+    }
     let mut found = Found::default();
     let (mut after, mut has_events) = (0, false);
     loop {
