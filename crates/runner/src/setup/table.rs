@@ -69,7 +69,9 @@ impl SetupTable {
                 && !path.contains(['\0', '\n', '\\'])
                 && !path.ends_with('/')
                 && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
-                && !path.split('/').any(|part| part.is_empty() || part.eq_ignore_ascii_case(".git"));
+                && !path
+                    .split('/')
+                    .any(|part| matches!(part, "" | "." | "..") || part.eq_ignore_ascii_case(".git"));
             if !plain {
                 let shown: String = path.chars().filter(|c| !c.is_control()).take(100).collect();
                 return Err(format!(
