@@ -35,6 +35,9 @@ const ALWAYS_PROTECTED: &[&str] = &[
     ".codex/**",
     ".gemini/**",
     ".opencode/**",
+    ".qwen/**",
+    ".aider.conf*",
+    ".coven-code/**",
     ".mcp.json",
     ".vscode/tasks.json",
     ".vscode/settings.json",
@@ -318,12 +321,12 @@ mod tests {
             ));
         }
         insta::assert_snapshot!(table, @r"
-        manager: review exec=false write=0 protected=22 $1.00 30 min
-        builder: build exec=true write=1 protected=35 $2.00 60 min
-        cloud-engineer: build exec=true write=1 protected=22 $2.00 60 min
-        reviewer: review exec=true write=0 protected=22 $1.00 30 min
-        refiner: refine exec=false write=0 protected=22 $1.00 30 min
-        gardener: ops exec=true write=23 protected=22 $1.00 30 min
+        manager: review exec=false write=0 protected=25 $1.00 30 min
+        builder: build exec=true write=1 protected=38 $2.00 60 min
+        cloud-engineer: build exec=true write=1 protected=25 $2.00 60 min
+        reviewer: review exec=true write=0 protected=25 $1.00 30 min
+        refiner: refine exec=false write=0 protected=25 $1.00 30 min
+        gardener: ops exec=true write=23 protected=25 $1.00 30 min
         ");
     }
 }
