@@ -1,6 +1,7 @@
 //! Patterns over shell texts and names of tools.
 
 use super::shell::HOLE;
+use crate::warrant::stars_match;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -25,30 +26,7 @@ impl TextPattern {
     /// Whether all of `text` is matched.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        let (mut p, mut t) = (0, 0);
-        let mut retry: Option<(usize, usize)> = None;
-        while t < text.len() {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    retry = Some((p + 1, t));
-                    p += 1;
-                }
-                Some(byte) if text.get(t) == Some(byte) => {
-                    p += 1;
-                    t += 1;
-                }
-                _ => match retry {
-                    Some((after, from)) => {
-                        retry = Some((after, from + 1));
-                        p = after;
-                        t = from + 1;
-                    }
-                    None => return false,
-                },
-            }
-        }
-        pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
+        stars_match(self.0.as_bytes(), text.as_bytes())
     }
 
     /// Whether a command is matched: `git push *` is also said of `git push` alone.

@@ -15,6 +15,7 @@ mod setup;
 pub use live::{Lapse, LiveWarrant};
 pub use narrow::{NarrowError, Narrowing};
 pub use network::{HostChoice, HostClass, HostRules, RequestRule, RequestVerdict, SecretGrant, UrlPattern};
+pub(crate) use pattern::stars_match;
 pub use pattern::{DEFAULT_PORT, HostPattern, ModelPattern, PathPattern, PatternError};
 pub use role::{GitIdentity, IssueError, IssueRequest, LONGEST_RUN_MS, SHORTEST_RUN_MS, Template, lockfiles};
 

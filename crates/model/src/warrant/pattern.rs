@@ -232,7 +232,7 @@ pub(super) fn parts_match(pattern: &[&[u8]], parts: &[&[u8]]) -> bool {
                 retry = Some((p + 1, t));
                 p += 1;
             }
-            Some(one) if parts.get(t).is_some_and(|part| part_matches(one, part)) => {
+            Some(one) if parts.get(t).is_some_and(|part| stars_match(one, part)) => {
                 p += 1;
                 t += 1;
             }
@@ -249,7 +249,9 @@ pub(super) fn parts_match(pattern: &[&[u8]], parts: &[&[u8]]) -> bool {
     pattern.get(p..).unwrap_or_default().iter().all(|rest| *rest == b"**")
 }
 
-fn part_matches(pattern: &[u8], text: &[u8]) -> bool {
+/// Whether all of a text is matched, `*` standing for any bytes, none included. Greedy with one point of return: never
+/// exponential.
+pub(crate) fn stars_match(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     while t < text.len() {
