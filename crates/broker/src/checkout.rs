@@ -23,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// How long one process waits for another that makes the same checkout.
+/// How long one process waits for another that makes the same checkout, its own making included.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// How symbolic links of the repository are written.
@@ -131,21 +131,30 @@ impl Checkouts {
         };
         let path = folder.join(&name);
         let lock_path = folder.join(format!("{name}.lock"));
-        loop {
-            let lease = lock::take(&lock_path, Mode::Shared, PATIENCE).await?;
-            if path.is_dir() {
-                // The lock file's time is when the checkout was last used.
-                touch(&lock_path);
-                return Ok(Checkout { path, commit: commit.clone(), _lease: lease });
+        let waiting = async {
+            loop {
+                // Whoever finds no checkout never shares the lock, and whoever finds one never waits to be alone: a
+                // checkout is in use as long as a run lasts, and nobody waits for the end of another run.
+                if path.is_dir() {
+                    let lease = lock::try_take(&lock_path, Mode::Shared)?;
+                    // Someone may have pruned it in between.
+                    if let Some(lease) = lease.filter(|_| path.is_dir()) {
+                        // The lock file's time is when the checkout was last used.
+                        touch(&lock_path);
+                        return Ok(Checkout { path: path.clone(), commit: commit.clone(), _lease: lease });
+                    }
+                } else if let Some(_alone) = lock::try_take(&lock_path, Mode::Alone)? {
+                    if !path.is_dir() {
+                        self.make(mirror, commit, symlinks, &folder, &path).await?;
+                    }
+                    continue;
+                }
+                tokio::time::sleep(lock::RETRY).await;
             }
-            drop(lease);
-            let alone = lock::take(&lock_path, Mode::Alone, PATIENCE).await?;
-            if !path.is_dir() {
-                self.make(mirror, commit, symlinks, &folder, &path).await?;
-            }
-            // Turning the lock into a shared one is not atomic, hence the loop: someone may prune in between.
-            drop(alone);
-        }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| {
+            Err(BrokerError::Locked { path: lock_path.clone(), seconds: PATIENCE.as_secs() })
+        })
     }
 
     async fn make(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long between two tries for a lock that someone else holds.
-const RETRY: Duration = Duration::from_millis(20);
+pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
 /// A held lock. Dropping it releases it.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use crate::support::{NAME, World, git, write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tipstaff_broker::{
     CheckoutLimits, Checkouts, RunFiles, RunRepository, SharedPlaces, Symlinks, remote_url,
 };
@@ -155,6 +156,35 @@ async fn many_at_once_make_one_checkout_and_half_made_ones_never_show() {
     assert_eq!(checkouts.prune(1).unwrap(), 0);
     assert_eq!(checkouts.prune(0).unwrap(), 1);
     assert_eq!(std::fs::read_dir(&folder).unwrap().flatten().filter(|e| e.path().is_dir()).count(), 0);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_the_end_of_a_run_that_uses_the_checkout() {
+    let mut world = World::new().await;
+    let checkouts = checkouts(&world, CheckoutLimits::default());
+    let path =
+        checkouts.warm(&world.mirror, &world.base.commit, Symlinks::Links).await.unwrap().path().to_owned();
+    // Another process finds no checkout, and before it can make one somebody else has made it and uses it.
+    let away = path.with_file_name("away");
+    std::fs::rename(&path, &away).unwrap();
+    let mut lock = path.clone().into_os_string();
+    lock.push(".lock");
+    let used = std::fs::File::open(lock).unwrap();
+    used.try_lock_shared().unwrap();
+    let waiting = {
+        let (checkouts, mirror, commit) =
+            (checkouts.clone(), world.mirror.clone(), world.base.commit.clone());
+        tokio::spawn(async move { checkouts.warm(&mirror, &commit, Symlinks::Links).await.unwrap() })
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    std::fs::rename(&away, &path).unwrap();
+    let made = tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();
+    assert_eq!(made.path(), path);
+    drop(used);
+    drop(made);
+    assert_eq!(checkouts.prune(0).unwrap(), 1);
     world.stop().await;
 }
 
