@@ -606,7 +606,14 @@ pub(super) fn jwt(text: &[u8], ending: bool) -> Verdict {
     let Some(mut end) = reads(text, payload + 1, TOKEN, 2048, ending) else { return Verdict::More };
     // Five parts: an encrypted one (RFC 7516).
     for _ in 0..2 {
-        if at(text, end) == Some(b'.') && run_end(text, end + 1, TOKEN, 8) == end + 9 {
+        if at(text, end) == Some(b'.') {
+            let part = run_end(text, end + 1, TOKEN, 8);
+            if part < end + 9 {
+                if part == text.len() && !ending {
+                    return Verdict::More;
+                }
+                break;
+            }
             let Some(next) = reads(text, end + 1, TOKEN, 16_000, ending) else { return Verdict::More };
             end = next;
         }

@@ -585,8 +585,13 @@ impl<'a> Scan<'a> {
         let start = self.rules.index.beginning(bytes, place).unwrap_or(place);
         // Zero bytes between all others are a text in UTF-16, which has lines too.
         let fold = if at(bytes, place) == Some(0) { Fold::Keep } else { Fold::No };
-        let view = View::read(bytes, start, None, fold, SPECIAL_REACH, self.ending);
-        let end = view.place(view.bytes.len());
+        let mut view = View::read(bytes, start, None, fold, SPECIAL_REACH, self.ending);
+        let mut end = view.place(view.bytes.len());
+        if start < place && end <= place && !view.open {
+            // What may begin before it ends before it: a backslash that escapes nothing.
+            view = View::read(bytes, place, None, fold, SPECIAL_REACH, self.ending);
+            end = view.place(view.bytes.len());
+        }
         if self.depth >= DEPTH {
             return (decision, end);
         }

@@ -225,6 +225,28 @@ fn a_short_word_behind_a_value_is_judged_alike_in_any_chunks() {
 }
 
 #[test]
+fn an_encrypted_token_is_found_where_a_chunk_ends_in_one_of_its_later_parts() {
+    let input = b"eyJhbGciOiJkaXIifQ--.eyJ0ZXJ2aWNlIjoi.k0l1m2n3o4p5q6r7s8t9u0v1.sntGw7Bq5.Tz8nhoor";
+    let whole = text(whole(&Redactor::new(), input));
+    assert_eq!(whole, "[redacted:jwt]");
+    for length in 1..input.len() {
+        assert_eq!(text(chunked(&Redactor::new(), input, &[length])), whole, "in chunks of {length}");
+    }
+}
+
+#[test]
+fn a_value_spelled_in_percents_is_found_behind_a_backslash() {
+    let value = "AA üü ";
+    for before in ["\\", "\\\\", "x\\u0"] {
+        let input = format!("{before}%41%41%20%C3%BC%C3%BC%20");
+        for width in 1..input.len() {
+            let out = text(chunked(&redactor(&[value]), input.as_bytes(), &[width]));
+            assert!(!out.contains("%C3"), "{out} in chunks of {width}");
+        }
+    }
+}
+
+#[test]
 fn a_token_spread_over_events_is_found_and_the_events_stay_json() {
     let said = format!("Use TOKEN={GITHUB} for it.\nThen go on.");
     let event = |piece: &str| {
