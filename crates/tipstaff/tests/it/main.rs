@@ -10,6 +10,8 @@ mod approvals;
 #[cfg(test)]
 mod attended;
 #[cfg(test)]
+mod attended_acp;
+#[cfg(test)]
 mod attended_codex;
 #[cfg(test)]
 mod audit;

@@ -47,14 +47,29 @@ const OPENCODE: Agent = Agent {
     key: "ANTHROPIC_API_KEY",
 };
 
+const QWEN: Agent = Agent {
+    engine: "qwen",
+    name: "qwen-builder",
+    upstream: "TIPSTAFF_OPENAI_UPSTREAM",
+    key: "OPENAI_API_KEY",
+};
+
 /// The folder of the real agents' programs.
 pub(crate) fn programs() -> PathBuf {
+    installed("script/agents")
+}
+
+/// The folder of more of them.
+pub(crate) fn more_programs() -> PathBuf {
+    installed("script/agents-more")
+}
+
+fn installed(script: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let output =
-        Command::new("bash").arg(root.join("script/agents")).output().expect("script/agents can be started");
+    let output = Command::new("bash").arg(root.join(script)).output().expect("the script can be started");
     assert!(
         output.status.success(),
-        "the real agents are not there; script/agents said: {}",
+        "the real agents are not there; {script} said: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     PathBuf::from(String::from_utf8(output.stdout).unwrap().lines().last().unwrap().trim())
@@ -83,8 +98,12 @@ impl Scene {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.world.command(self.world.binary());
+        let mut folders = programs().display().to_string();
+        if self.agent.engine == QWEN.engine {
+            folders.push_str(&format!(":{}", more_programs().display()));
+        }
         command
-            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", programs().display()))
+            .env("PATH", format!("{folders}:/usr/local/bin:/usr/bin:/bin"))
             .env(self.agent.upstream, self.server.url())
             .env(self.agent.key, KEY)
             .current_dir(&self.repository)
@@ -304,6 +323,25 @@ agents! {
     codex = CODEX;
     gemini = GEMINI;
     opencode = OPENCODE;
+}
+
+mod qwen {
+    use super::*;
+
+    #[test]
+    fn does_the_work_and_never_sees_the_key() {
+        works(QWEN, World::new());
+    }
+
+    #[test]
+    fn does_the_work_for_an_ordinary_user() {
+        works(QWEN, World::ordinary());
+    }
+
+    #[test]
+    fn ends_with_its_budget() {
+        super::ends_with_its_budget(QWEN);
+    }
 }
 
 #[test]

@@ -1,0 +1,400 @@
+//! The real agents of the Agent Client Protocol with a person at hand: they ask, are told something, and are stopped.
+//! And agents that no one would call honest.
+
+use crate::real_agents::{more_programs, programs};
+use crate::world::{Ended, World};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tipstaff_testkit::{ModelServer, ModelServerConfig, script_prompt};
+
+/// A key of the form that the provider has; nobody's.
+const KEY: &str = "test-key-7d20b9e1f5a34c68d7b2-nobodys";
+/// How long an agent may take to ask, and a run to end: the machine of the tests may be busy.
+const PATIENCE: Duration = Duration::from_secs(150);
+const ASKS: &str = "[policy]\ndefault = \"ask\"\n";
+
+/// What is particular about an agent.
+struct Agent {
+    /// The arguments that choose it.
+    chosen: &'static [&'static str],
+    /// The variables that name its upstream and its key.
+    upstream: &'static str,
+    key: &'static str,
+    /// What stands after `--`.
+    command: fn() -> Vec<String>,
+}
+
+const GEMINI: Agent = Agent {
+    chosen: &["--agent", "gemini-builder"],
+    upstream: "TIPSTAFF_GEMINI_UPSTREAM",
+    key: "GEMINI_API_KEY",
+    command: Vec::new,
+};
+const OPENCODE: Agent = Agent {
+    chosen: &["--agent", "opencode-builder"],
+    upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM",
+    key: "ANTHROPIC_API_KEY",
+    command: Vec::new,
+};
+const QWEN: Agent = Agent {
+    chosen: &["--agent", "qwen-builder"],
+    upstream: "TIPSTAFF_OPENAI_UPSTREAM",
+    key: "OPENAI_API_KEY",
+    command: Vec::new,
+};
+/// Any agent, by its command line alone.
+const ACP: Agent = Agent {
+    chosen: &["--engine", "acp", "--model", "anthropic/claude-sonnet-5-5"],
+    upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM",
+    key: "ANTHROPIC_API_KEY",
+    command: || {
+        let claude = format!("CLAUDE_CODE_EXECUTABLE={}", programs().join("claude").display());
+        ["env", &claude, "claude-agent-acp"].map(ToOwned::to_owned).into()
+    },
+};
+
+/// A world with a repository whose policy asks about everything, a model server, and a person.
+struct Scene {
+    world: World,
+    repository: PathBuf,
+    server: ModelServer,
+    agent: Agent,
+}
+
+impl Scene {
+    fn new(agent: Agent) -> Self {
+        Self::with_policy(agent, ASKS)
+    }
+
+    fn with_policy(agent: Agent, policy: &str) -> Self {
+        let world = World::new();
+        let repository = world.repository("demo");
+        world.write(&repository.join("tipstaff.toml"), policy);
+        world.commit(&repository, "policy");
+        let config = ModelServerConfig { key: Some(KEY.to_owned()), ..ModelServerConfig::default() };
+        Self { server: ModelServer::start(config).unwrap(), world, repository, agent }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let folders = format!("{}:{}", programs().display(), more_programs().display());
+        let mut command = self.world.command(self.world.binary());
+        command
+            .env("PATH", format!("{folders}:/usr/local/bin:/usr/bin:/bin"))
+            .env(self.agent.upstream, self.server.url())
+            .env(self.agent.key, KEY)
+            .current_dir(&self.repository)
+            .args(args);
+        command
+    }
+
+    fn tipstaff(&self, args: &[&str]) -> Ended {
+        crate::world::run(self.command(args))
+    }
+
+    /// Starts the agent with what the model shall do.
+    fn start(&self, steps: Value) -> Run<'_> {
+        self.start_with(&script_prompt("Please help.", steps), &(self.agent.command)())
+    }
+
+    fn start_with(&self, prompt: &str, command: &[String]) -> Run<'_> {
+        let mut args = vec!["run", "--json", "--attended", "--timeout", "250s"];
+        args.extend(self.agent.chosen);
+        args.push(prompt);
+        if !command.is_empty() {
+            args.push("--");
+            args.extend(command.iter().map(String::as_str));
+        }
+        let mut command = self.command(&args);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Run { scene: self, child: Some(child), id: None }
+    }
+
+    fn approvals(&self, args: &[&str]) -> Vec<Value> {
+        let ended = self.tipstaff(&[&["approvals", "list", "--json"], args].concat()).expect(0);
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Where each question stands, the first one first.
+    fn states(&self) -> Vec<String> {
+        let mut all: Vec<(i64, String)> = self
+            .approvals(&["--all"])
+            .iter()
+            .map(|one| (one["asked_at"].as_i64().unwrap(), one["state"].as_str().unwrap().to_owned()))
+            .collect();
+        all.sort();
+        all.into_iter().map(|(_, state)| state).collect()
+    }
+
+    fn transcript(&self) -> String {
+        let shown = self.tipstaff(&["runs", "show", "--transcript"]).expect(0);
+        format!("{}{}", shown.stdout, shown.stderr)
+    }
+}
+
+/// A run that goes on.
+struct Run<'a> {
+    scene: &'a Scene,
+    child: Option<Child>,
+    /// Its id, once it asked something.
+    id: Option<String>,
+}
+
+impl Run<'_> {
+    /// The next question that waits.
+    fn question(&mut self) -> Value {
+        let begun = Instant::now();
+        loop {
+            if let Some(question) = self.scene.approvals(&[]).first() {
+                self.id = Some(question["run"].as_str().unwrap().to_owned());
+                return question.clone();
+            }
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                ended.is_none() && begun.elapsed() < PATIENCE,
+                "nothing is asked: {:#?}\n{}",
+                self.child.take().map(|child| crate::world::wait(child, Duration::from_secs(1))),
+                self.scene.transcript()
+            );
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+
+    /// Answers the next question, which has to be about this command or this file.
+    fn answer(&mut self, about: &str, answer: &[&str]) {
+        let question = self.question();
+        let action = &question["action"];
+        let named = [&action["commands"], &action["paths"]].iter().any(|list| {
+            list.as_array().is_some_and(|list| list.iter().any(|one| one.as_str().unwrap().ends_with(about)))
+        });
+        assert!(named, "{about}: {question:#}");
+        let (verb, rest) = answer.split_first().unwrap();
+        let id = question["id"].as_str().unwrap();
+        self.scene.tipstaff(&[&["approvals", verb, id], rest].concat()).expect(0);
+    }
+
+    /// Tells the run something.
+    fn tell(&mut self, verb: &str, words: &[&str]) {
+        let run = self.id.clone().unwrap();
+        self.scene.tipstaff(&[&["runs", verb, &run], words].concat()).expect(0);
+    }
+
+    fn ended(mut self) -> Ended {
+        crate::world::wait(self.child.take().unwrap(), PATIENCE)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ended = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
+
+/// One question is allowed and one denied, it is told something while it works, and the story is played again.
+fn asks_and_listens(agent: Agent) {
+    let scene = Scene::new(agent);
+    let mut run = scene.start(json!([
+        {"write": {"path": "/work/hello.txt", "content": "hello\n"}},
+        {"shell": "echo two > two.txt"},
+        {"text": "All but one."}
+    ]));
+    run.answer("hello.txt", &["allow"]);
+    // It waits with its question; what it is told meanwhile is its next turn.
+    assert_eq!(run.question()["action"]["commands"], json!(["echo two > two.txt"]));
+    let steps = json!([{"write": {"path": "/work/more.txt", "content": "more\n"}}, {"text": "As you said."}]);
+    run.tell("say", &[&script_prompt("And this besides.", steps)]);
+    run.answer("echo two > two.txt", &["deny", "--reason", "one is enough"]);
+    run.answer("more.txt", &["allow"]);
+    let ended = run.ended();
+    let told = scene.transcript();
+    let summary = ended.json();
+    assert_eq!(ended.code, Some(0), "{ended:#?}\n{told}");
+    assert_eq!(
+        (&summary["state"], &summary["files_changed"]),
+        (&"done".into(), &2.into()),
+        "{summary}\n{told}"
+    );
+    assert_eq!(scene.states(), ["used", "denied", "used"]);
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("+hello") && diff.contains("+more") && !diff.contains("two.txt"), "{diff}");
+    let rules: Vec<&str> =
+        summary["refusals"].as_array().unwrap().iter().map(|one| one["rule"].as_str().unwrap()).collect();
+    assert!(rules.contains(&"approval-denied"), "{summary}");
+    assert!(rules.iter().all(|rule| ["approval-denied", "outside-sandbox"].contains(rule)), "{summary}");
+
+    assert!(told.contains("As you said.") && told.contains("one is enough"), "{told}");
+    let replayed = scene.tipstaff(&["runs", "replay", "--speed", "0"]).expect(0);
+    let replayed = format!("{}{}", replayed.stdout, replayed.stderr);
+    for said in ["hello.txt", "echo two > two.txt", "As you said."] {
+        assert!(replayed.contains(said), "{said} is not in {replayed}");
+    }
+    scene.tipstaff(&["audit", "verify"]).expect(0);
+    assert!(!scene.server.saw_key_elsewhere(), "{:?}", scene.server.key_elsewhere());
+}
+
+/// A turn is ended with its question, another one is told, and then the run is cancelled.
+fn is_interrupted_and_cancelled(agent: Agent) {
+    let scene = Scene::new(agent);
+    let mut run = scene.start(json!([{"shell": "echo one > one.txt"}, {"text": "never said"}]));
+    run.question();
+    run.tell("interrupt", &[]);
+    let begun = Instant::now();
+    while scene.states() != ["withdrawn"] {
+        assert!(begun.elapsed() < PATIENCE, "{:?}\n{}", scene.states(), scene.transcript());
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    let steps = json!([
+        {"write": {"path": "/work/kept.txt", "content": "kept\n"}},
+        {"shell": "echo three > three.txt"},
+        {"text": "never said"}
+    ]);
+    run.tell("say", &[&script_prompt("Do this instead.", steps)]);
+    run.answer("kept.txt", &["allow"]);
+    assert_eq!(run.question()["action"]["commands"], json!(["echo three > three.txt"]));
+    run.tell("cancel", &[]);
+    let summary = run.ended().json();
+    assert_eq!(
+        (&summary["state"], &summary["exit_reason"], &summary["files_changed"]),
+        (&"cancelled".into(), &"cancelled_by_person".into(), &1.into()),
+        "{summary}\n{}",
+        scene.transcript()
+    );
+    assert_eq!(scene.states(), ["withdrawn", "used", "withdrawn"]);
+}
+
+macro_rules! agents {
+    ($($name:ident = $agent:expr;)*) => { $(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn asks_and_listens() {
+                super::asks_and_listens($agent);
+            }
+
+            #[test]
+            fn is_interrupted_and_cancelled() {
+                super::is_interrupted_and_cancelled($agent);
+            }
+        }
+    )* };
+}
+
+agents! {
+    gemini = GEMINI;
+    opencode = OPENCODE;
+    qwen = QWEN;
+    any_agent = ACP;
+}
+
+// ---------------------------------------------------------------- agents that are made up
+
+/// An agent of the protocol in a few lines of shell: greets, opens a session, then does `turn`.
+fn made_up(turn: &str) -> Vec<String> {
+    let script = format!(
+        "read a; echo '{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"protocolVersion\":1}}}}'; \
+         read b; echo '{{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{{\"sessionId\":\"s\"}}}}'; \
+         read c; {turn}; \
+         echo '{{\"jsonrpc\":\"2.0\",\"method\":\"session/update\",\"params\":{{\"sessionId\":\"s\",\"update\":{{\
+         \"sessionUpdate\":\"agent_message_chunk\",\"content\":{{\"type\":\"text\",\"text\":\"The end.\"}}}}}}}}'; \
+         echo '{{\"jsonrpc\":\"2.0\",\"id\":100,\"result\":{{\"stopReason\":\"end_turn\"}}}}'; cat > /dev/null"
+    );
+    ["sh", "-c", &script].map(ToOwned::to_owned).into()
+}
+
+const MADE_UP: Agent = Agent { chosen: &["--engine", "acp"], ..ACP };
+
+#[test]
+fn what_it_wants_done_outside_is_refused_and_on_record() {
+    let scene = Scene::with_policy(MADE_UP, "[policy]\ndefault = \"allow\"\n");
+    let write = scene.world.path().join("written-outside.txt");
+    let turn = format!(
+        "echo '{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"fs/write_text_file\",\"params\":{{\"sessionId\":\"s\",\
+         \"path\":\"{}\",\"content\":\"x\"}}}}'; read d; echo \"$d\" > answer.txt; \
+         echo '{{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"terminal/create\",\"params\":{{\"command\":\"id\"}}}}'; read e; \
+         echo \"$e\" >> answer.txt",
+        write.display()
+    );
+    let ended = scene.start_with("Do it.", &made_up(&turn)).ended();
+    let summary = ended.json();
+    assert_eq!(ended.code, Some(0), "{ended:#?}\n{}", scene.transcript());
+    assert!(!write.exists());
+    let refused: Vec<(&str, &str)> = summary["refusals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["rule"].as_str().unwrap(), one["wanted"].as_str().unwrap()))
+        .collect();
+    assert!(
+        refused
+            .iter()
+            .any(|(rule, wanted)| *rule == "outside-sandbox" && wanted.starts_with("fs/write_text_file")),
+        "{summary}"
+    );
+    assert!(refused.contains(&("outside-sandbox", "terminal/create id")), "{summary}");
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert_eq!(diff.matches("-32601").count(), 2, "it was told so: {diff}");
+}
+
+#[test]
+fn it_gets_no_answer_that_it_gave_itself() {
+    let scene = Scene::new(MADE_UP);
+    // It asks, and does not wait: it answers itself, in the middle of a flood of nonsense.
+    let ask = "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"session/request_permission\",\"params\":{\"sessionId\":\"s\",\
+               \"options\":[{\"optionId\":\"ever\",\"kind\":\"allow_always\"},{\"optionId\":\"no\",\"kind\":\"reject_once\"}],\
+               \"toolCall\":{\"toolCallId\":\"c\",\"kind\":\"read\",\"title\":\"Look\",\"rawInput\":{\"command\":\"rm -rf /work\"}}}}";
+    let turn = format!(
+        "echo '{ask}'; echo '{{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{{\"outcome\":{{\"outcome\":\"selected\",\
+         \"optionId\":\"ever\"}}}}}}'; yes 'no json' | head -n 2000; read d; echo \"$d\" > answer.txt"
+    );
+    let mut run = scene.start_with("Do it.", &made_up(&turn));
+    let question = run.question();
+    assert_eq!(question["action"]["kind"], "execute", "what it holds counts: {question:#}");
+    assert_eq!(question["action"]["commands"], json!(["rm -rf /work"]));
+    run.answer("rm -rf /work", &["allow"]);
+    let ended = run.ended();
+    assert_eq!(ended.code, Some(0), "{ended:#?}\n{}", scene.transcript());
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("cancelled") && !diff.contains("ever"), "nothing is allowed for ever: {diff}");
+}
+
+#[test]
+fn one_that_dies_or_speaks_otherwise_has_failed_with_a_reason() {
+    let scene = Scene::with_policy(MADE_UP, "[policy]\ndefault = \"allow\"\n");
+    for (command, reason) in [
+        ("exit 0", "without a result"),
+        (
+            "read a; echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"protocolVersion\":9}}'; cat > /dev/null",
+            "version 9",
+        ),
+        ("read a; echo 'Traceback: no such model' >&2; exit 3", "no such model"),
+    ] {
+        let command = ["sh", "-c", command].map(ToOwned::to_owned);
+        let ended = scene.start_with("Do it.", &command).ended();
+        let summary = ended.json();
+        assert_eq!(summary["state"], "failed", "{ended:#?}");
+        assert!(summary["error"].as_str().unwrap().contains(reason), "{summary}");
+    }
+}
+
+#[test]
+fn who_can_be_asked_is_said_before() {
+    let scene = Scene::new(MADE_UP);
+    for (args, code) in [
+        (&["run", "--engine", "aider", "--attended", "hello"][..], "engine-not-attended"),
+        (&["run", "--engine", "coven", "--attended", "hello"], "engine-not-attended"),
+        (&["run", "--engine", "acp", "hello"], "engine-no-command"),
+        (&["run", "--engine", "acp", "--model", "x", "hello", "--", "true"], "model-provider"),
+        (&["agents", "set", "mine", "--engine", "acp"], "engine-no-command"),
+    ] {
+        let ended = scene.tipstaff(args).expect(2);
+        assert!(ended.stderr.contains(code), "{args:?}: {}", ended.stderr);
+    }
+    scene.tipstaff(&["agents", "set", "mine", "--engine", "acp", "--", "my-agent", "--acp"]).expect(0);
+    let listed = scene.tipstaff(&["agents", "list"]).expect(0).stdout;
+    assert!(listed.contains("my-agent --acp") && listed.contains("qwen-reviewer"), "{listed}");
+}
