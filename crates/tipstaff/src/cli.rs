@@ -258,9 +258,9 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) screen: ScreenArgs,
     /// What the agent shall do
-    #[arg(value_name = "PROMPT", conflicts_with = "cmd")]
+    #[arg(value_name = "PROMPT")]
     pub(crate) prompt: Option<String>,
-    /// The command and its arguments, after --
+    /// The command and its arguments, after --; with --engine acp, the agent's
     #[arg(last = true, value_name = "CMD")]
     pub(crate) cmd: Vec<String>,
 }

@@ -1,9 +1,13 @@
 //! The `acp` engine: any agent that speaks the Agent Client Protocol, by its command line alone.
 
 use super::{Output, Setup, Talk};
-use crate::invoke::{checked_model, checked_prompt, checked_provider, instructions, provider_env};
+use crate::invoke::{
+    checked_model, checked_prompt, checked_provider, instructions, provider_env, toml_string, upstream,
+};
 use crate::session::JsonLines;
-use crate::{Conversation, Engine, EngineError, EngineRequest, Invocation, Models, Program, SessionReader};
+use crate::{
+    Conversation, Engine, EngineError, EngineRequest, HomeFile, Invocation, Models, Program, SessionReader,
+};
 use tipstaff_model::EngineKind;
 
 /// Any agent of the protocol.
@@ -47,11 +51,11 @@ impl Engine for Acp {
         }
         checked_prompt(self.kind(), request)?;
         let model = request.model.map(checked_model).transpose()?;
-        let env = match request.provider {
-            Some(provider) => provider_env(request, checked_provider(provider)?, model),
-            None => Vec::new(),
-        };
-        Ok(Invocation { argv, env, home: Vec::new() })
+        let provider = request.provider.map(checked_provider).transpose()?;
+        let env = provider.map(|provider| provider_env(request, provider, model)).unwrap_or_default();
+        let others = provider.filter(|name| !matches!(*name, "anthropic" | "gemini"));
+        let home = others.map(|provider| codex_settings(request, provider, model)).into_iter().collect();
+        Ok(Invocation { argv, env, home })
     }
 
     fn reader(&self) -> Option<Box<dyn SessionReader>> {
@@ -76,4 +80,35 @@ impl Engine for Acp {
     fn session_folders(&self) -> &'static [&'static str] {
         &[".claude/projects", ".codex/sessions", ".local/share"]
     }
+}
+
+/// The settings of Codex, for its adapter: it finds its provider in no variable.
+fn codex_settings(request: &EngineRequest<'_>, provider: &str, model: Option<&str>) -> HomeFile {
+    let model = model.map(|model| format!("model = {}\n", toml_string(model))).unwrap_or_default();
+    let content = format!(
+        "{model}\
+         model_provider = \"tipstaff\"\n\
+         check_for_update_on_startup = false\n\
+         \n\
+         [model_providers.tipstaff]\n\
+         name = {name}\n\
+         base_url = {upstream}\n\
+         wire_api = \"responses\"\n\
+         env_key = \"OPENAI_API_KEY\"\n\
+         supports_websockets = false\n\
+         request_max_retries = 2\n\
+         \n\
+         [analytics]\n\
+         enabled = false\n\
+         [feedback]\n\
+         enabled = false\n\
+         [otel]\n\
+         exporter = \"none\"\n\
+         [features]\n\
+         plugins = false\n\
+         apps = false\n",
+        name = toml_string(provider),
+        upstream = toml_string(&upstream(request, provider, "/v1")),
+    );
+    HomeFile { path: ".codex/config.toml".to_owned(), content }
 }

@@ -256,6 +256,12 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
             "a prompt needs an agent: choose one with --agent NAME (see `tipstaff agents list`), or give a command after --",
         ));
     }
+    if engine_kind == EngineKind::Command && arguments.prompt.is_some() && !arguments.cmd.is_empty() {
+        return Err(Problem::usage(
+            "prompt-not-taken",
+            "a plain command is told nothing: leave the prompt away, or choose an agent for it with --agent or --engine",
+        ));
+    }
     let given = arguments.model.clone().or_else(|| agent.as_ref().and_then(|agent| agent.model.clone()));
     let (provider, model) = match given {
         Some(given) => {

@@ -200,6 +200,8 @@ fn claude_code_asks_and_does_what_it_may_and_not_what_it_may_not() {
         let shown = scene.tipstaff(&["runs", "show", &run, "--json"]).expect(0).stdout;
         shown.contains("needs_input").then_some(())
     });
+    // Told while it waits, it reads this in the same turn, with its next request.
+    scene.tipstaff(&["runs", "say", &run, "Mind the gap, please."]).expect(0);
     scene.answer(&question, &["allow"]);
     let second = scene.until("the second question", || {
         Some(scene.question()).filter(|second| second["id"] != question["id"])
@@ -218,8 +220,18 @@ fn claude_code_asks_and_does_what_it_may_and_not_what_it_may_not() {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert_eq!(scene.states("approval").iter().filter(|state| *state == "used").count(), 1);
+    let replayed = scene.tipstaff(&["runs", "replay", "--speed", "0"]).expect(0);
+    let replayed = format!("{}{}", replayed.stdout, replayed.stderr);
+    for part in ["/work/hello.txt", "echo never > never.txt", "Mind the gap", "never means never", "no downloads"]
+    {
+        assert!(replayed.contains(part), "{part}: {replayed}");
+    }
+    let server = scene.server.as_ref().unwrap();
+    let read: Vec<String> = server.scripted_requests().iter().map(|one| one.body.to_string()).collect();
+    let first = read.iter().position(|body| body.contains("Mind the gap, please.")).unwrap();
+    assert_eq!(first, 1, "the request after the first one told it");
     // The key was asked for nowhere, the log holds together.
-    assert!(!scene.server.as_ref().unwrap().saw_key_elsewhere());
+    assert!(!server.saw_key_elsewhere());
     scene.tipstaff(&["audit", "verify"]).expect(0);
     let log = scene.tipstaff(&["audit", "export"]).expect(0).stdout;
     for action in ["approval.asked", "approval.answered", "approval.used"] {

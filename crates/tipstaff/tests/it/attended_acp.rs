@@ -24,6 +24,18 @@ struct Agent {
     key: &'static str,
     /// What stands after `--`.
     command: fn() -> Vec<String>,
+    /// How its model has a command executed.
+    shell: fn(&str) -> Value,
+}
+
+fn shell(command: &str) -> Value {
+    json!({ "shell": command })
+}
+
+/// Codex asks before a command where it leaves its own sandbox only.
+fn escalated(command: &str) -> Value {
+    let leave = json!({ "cmd": command, "sandbox_permissions": "require_escalated", "justification": "It writes." });
+    json!({ "tool": { "name": "exec_command", "input": leave } })
 }
 
 const GEMINI: Agent = Agent {
@@ -31,21 +43,24 @@ const GEMINI: Agent = Agent {
     upstream: "TIPSTAFF_GEMINI_UPSTREAM",
     key: "GEMINI_API_KEY",
     command: Vec::new,
+    shell,
 };
 const OPENCODE: Agent = Agent {
     chosen: &["--agent", "opencode-builder"],
     upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM",
     key: "ANTHROPIC_API_KEY",
     command: Vec::new,
+    shell,
 };
 const QWEN: Agent = Agent {
     chosen: &["--agent", "qwen-builder"],
     upstream: "TIPSTAFF_OPENAI_UPSTREAM",
     key: "OPENAI_API_KEY",
     command: Vec::new,
+    shell,
 };
 /// Any agent, by its command line alone.
-const ACP: Agent = Agent {
+const CLAUDE_ACP: Agent = Agent {
     chosen: &["--engine", "acp", "--model", "anthropic/claude-sonnet-5-5"],
     upstream: "TIPSTAFF_ANTHROPIC_UPSTREAM",
     key: "ANTHROPIC_API_KEY",
@@ -53,6 +68,18 @@ const ACP: Agent = Agent {
         let claude = format!("CLAUDE_CODE_EXECUTABLE={}", programs().join("claude").display());
         ["env", &claude, "claude-agent-acp"].map(ToOwned::to_owned).into()
     },
+    shell,
+};
+
+const CODEX_ACP: Agent = Agent {
+    chosen: &["--engine", "acp", "--model", "openai/gpt-5.5"],
+    upstream: "TIPSTAFF_OPENAI_UPSTREAM",
+    key: "OPENAI_API_KEY",
+    command: || {
+        let codex = format!("CODEX_PATH={}", programs().join("codex").display());
+        ["env", &codex, "codex-acp"].map(ToOwned::to_owned).into()
+    },
+    shell: escalated,
 };
 
 /// A world with a repository whose policy asks about everything, a model server, and a person.
@@ -199,7 +226,7 @@ fn asks_and_listens(agent: Agent) {
     let scene = Scene::new(agent);
     let mut run = scene.start(json!([
         {"write": {"path": "/work/hello.txt", "content": "hello\n"}},
-        {"shell": "echo two > two.txt"},
+        (scene.agent.shell)("echo two > two.txt"),
         {"text": "All but one."}
     ]));
     run.answer("hello.txt", &["allow"]);
@@ -224,12 +251,17 @@ fn asks_and_listens(agent: Agent) {
     let rules: Vec<&str> =
         summary["refusals"].as_array().unwrap().iter().map(|one| one["rule"].as_str().unwrap()).collect();
     assert!(rules.contains(&"approval-denied"), "{summary}");
-    assert!(rules.iter().all(|rule| ["approval-denied", "outside-sandbox"].contains(rule)), "{summary}");
+    // OpenCode wants files written for it; codex-acp wants a title from a small model that nobody granted.
+    let known = ["approval-denied", "outside-sandbox", "model-not-granted"];
+    assert!(rules.iter().all(|rule| known.contains(rule)), "{summary}");
+    let read: Vec<String> =
+        scene.server.scripted_requests().iter().map(|request| request.body.to_string()).collect();
+    assert!(read.iter().any(|body| body.contains("And this besides.")), "the model was told: {}", read.len());
 
     assert!(told.contains("As you said.") && told.contains("one is enough"), "{told}");
     let replayed = scene.tipstaff(&["runs", "replay", "--speed", "0"]).expect(0);
     let replayed = format!("{}{}", replayed.stdout, replayed.stderr);
-    for said in ["hello.txt", "echo two > two.txt", "As you said."] {
+    for said in ["hello.txt", "echo two > two.txt", "And this besides.", "one is enough", "As you said."] {
         assert!(replayed.contains(said), "{said} is not in {replayed}");
     }
     scene.tipstaff(&["audit", "verify"]).expect(0);
@@ -239,7 +271,7 @@ fn asks_and_listens(agent: Agent) {
 /// A turn is ended with its question, another one is told, and then the run is cancelled.
 fn is_interrupted_and_cancelled(agent: Agent) {
     let scene = Scene::new(agent);
-    let mut run = scene.start(json!([{"shell": "echo one > one.txt"}, {"text": "never said"}]));
+    let mut run = scene.start(json!([(scene.agent.shell)("echo one > one.txt"), {"text": "never said"}]));
     run.question();
     run.tell("interrupt", &[]);
     let begun = Instant::now();
@@ -249,7 +281,7 @@ fn is_interrupted_and_cancelled(agent: Agent) {
     }
     let steps = json!([
         {"write": {"path": "/work/kept.txt", "content": "kept\n"}},
-        {"shell": "echo three > three.txt"},
+        (scene.agent.shell)("echo three > three.txt"),
         {"text": "never said"}
     ]);
     run.tell("say", &[&script_prompt("Do this instead.", steps)]);
@@ -264,6 +296,11 @@ fn is_interrupted_and_cancelled(agent: Agent) {
         scene.transcript()
     );
     assert_eq!(scene.states(), ["withdrawn", "used", "withdrawn"]);
+    let replayed = scene.tipstaff(&["runs", "replay", "--speed", "0"]).expect(0);
+    let replayed = format!("{}{}", replayed.stdout, replayed.stderr);
+    for said in ["Do this instead.", "kept.txt", "echo three > three.txt", "cancelled"] {
+        assert!(replayed.contains(said), "{said} is not in {replayed}");
+    }
 }
 
 macro_rules! agents {
@@ -288,7 +325,8 @@ agents! {
     gemini = GEMINI;
     opencode = OPENCODE;
     qwen = QWEN;
-    any_agent = ACP;
+    claude_agent_acp = CLAUDE_ACP;
+    codex_acp = CODEX_ACP;
 }
 
 // ---------------------------------------------------------------- agents that are made up
@@ -306,7 +344,7 @@ fn made_up(turn: &str) -> Vec<String> {
     ["sh", "-c", &script].map(ToOwned::to_owned).into()
 }
 
-const MADE_UP: Agent = Agent { chosen: &["--engine", "acp"], ..ACP };
+const MADE_UP: Agent = Agent { chosen: &["--engine", "acp"], ..CLAUDE_ACP };
 
 #[test]
 fn what_it_wants_done_outside_is_refused_and_on_record() {
