@@ -222,7 +222,8 @@ fn claude_code_asks_and_does_what_it_may_and_not_what_it_may_not() {
     assert_eq!(scene.states("approval").iter().filter(|state| *state == "used").count(), 1);
     let replayed = scene.tipstaff(&["runs", "replay", "--speed", "0"]).expect(0);
     let replayed = format!("{}{}", replayed.stdout, replayed.stderr);
-    for part in ["/work/hello.txt", "echo never > never.txt", "Mind the gap", "never means never", "no downloads"]
+    for part in
+        ["/work/hello.txt", "echo never > never.txt", "Mind the gap", "never means never", "no downloads"]
     {
         assert!(replayed.contains(part), "{part}: {replayed}");
     }

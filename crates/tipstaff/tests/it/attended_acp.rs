@@ -34,7 +34,8 @@ fn shell(command: &str) -> Value {
 
 /// Codex asks before a command where it leaves its own sandbox only.
 fn escalated(command: &str) -> Value {
-    let leave = json!({ "cmd": command, "sandbox_permissions": "require_escalated", "justification": "It writes." });
+    let leave =
+        json!({ "cmd": command, "sandbox_permissions": "require_escalated", "justification": "It writes." });
     json!({ "tool": { "name": "exec_command", "input": leave } })
 }
 
