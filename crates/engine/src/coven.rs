@@ -30,6 +30,8 @@ const VERSION: &str = "2";
 /// The lines between which the shell prints the result.
 const BEGIN: &str = "tipstaff: the result begins";
 const END: &str = "tipstaff: the result ends";
+/// The exit code after which its contract has the task tried again.
+const TRY_AGAIN: i32 = 2;
 /// Longest result, in bytes.
 const RESULT: usize = 256 * 1024;
 /// Runs the program without input, then prints the result, which is a file or not there.
@@ -137,23 +139,39 @@ impl Output {
         events
     }
 
-    /// How it ended by its contract; `None` where it left no result.
+    /// How it ended by its contract; `None` where it left no result and should have.
     fn outcome(&self, end: ProcessEnd) -> Option<Outcome> {
         let failed = |why: &str| Some(Outcome::Failed(cut(why, 4096)));
-        let (result, code) = match (self.result.as_ref()?, end) {
-            (_, ProcessEnd::Signalled(signal)) => return failed(&format!("signal {signal} ended it")),
-            (Err(why), _) => return failed(why),
-            (Ok(result), ProcessEnd::Exited(code)) => (result, code),
+        let code = match (end, &self.result) {
+            (ProcessEnd::Exited(code), _) => code,
+            (ProcessEnd::Signalled(_), None) => return None,
+            (ProcessEnd::Signalled(signal), _) => return failed(&format!("signal {signal} ended it")),
         };
-        let (status, summary) = (text(result, &["status"]).unwrap_or_default(), text(result, &["summary"]));
-        let summary = summary.filter(|said| !said.trim().is_empty()).unwrap_or("it gives no reason");
+        let summary = match &self.result {
+            Some(Ok(result)) => text(result, &["summary"]).filter(|said| !said.trim().is_empty()),
+            Some(Err(why)) => Some(*why),
+            None => self.session.last_complaint(),
+        };
+        let summary = summary.unwrap_or("it gives no reason");
+        // The one end after which it owes no result, and after which the contract has the task tried again as it is.
+        if code == TRY_AGAIN {
+            return failed(&format!(
+                "its workspace, git or tools failed: {summary}; by its contract the task itself is not at fault: start \
+                 the run again as it was"
+            ));
+        }
+        let status = match self.result.as_ref()? {
+            Ok(result) => text(result, &["status"]).unwrap_or_default(),
+            Err(why) => return failed(why),
+        };
         match (code, status) {
             // The exit code counts more than the status, but no code makes work done that it calls not done.
             (0, "success" | "partial") => Some(Outcome::Done),
             (0, status) => failed(&format!("it ended with code 0 and the status {status}: {summary}")),
             (1, _) => failed(&format!("it gave up: {summary}")),
-            (2, _) => failed(&format!("its workspace, git or tools failed: {summary}")),
-            (3, _) => failed(&format!("it needs an answer first: {summary}")),
+            (3, _) => failed(&format!(
+                "it needs an answer first: {summary}; start a run with the answer in its prompt"
+            )),
             (code, _) => failed(&format!("it ended with code {code}, which its contract does not know")),
         }
     }

@@ -149,12 +149,17 @@ impl Session {
         lines().find(|line| line.to_ascii_lowercase().contains("error")).or_else(|| lines().next())
     }
 
+    /// What it complained about last, in its output or in its errors.
+    pub(crate) fn last_complaint(&self) -> Option<&str> {
+        self.last_error.as_deref().or_else(|| self.complaint())
+    }
+
     fn without_result(&self, end: ProcessEnd) -> String {
         let how = match end {
             ProcessEnd::Exited(code) => format!("it ended with code {code} and without a result"),
             ProcessEnd::Signalled(signal) => format!("signal {signal} ended it before it had a result"),
         };
-        match self.last_error.as_deref().or_else(|| self.complaint()) {
+        match self.last_complaint() {
             Some(said) => format!("{how}; its last complaint: {said}"),
             None => how,
         }

@@ -112,10 +112,21 @@ fn a_result_and_its_exit_code_make_the_verdict() {
     assert_eq!(of("needs_input", 0), "it ended with code 0 and the status needs_input: Fixed the typo.");
     assert_eq!(of("failure", 1), "it gave up: Fixed the typo.");
     assert_eq!(of("success", 1), "it gave up: Fixed the typo.", "the code counts more");
-    assert_eq!(of("failure", 2), "its workspace, git or tools failed: Fixed the typo.");
-    assert_eq!(of("needs_input", 3), "it needs an answer first: Fixed the typo.");
+    let again = |why: &str| {
+        format!(
+            "its workspace, git or tools failed: {why}; by its contract the task itself is not at fault: start the run \
+             again as it was"
+        )
+    };
+    assert_eq!(of("failure", 2), again("Fixed the typo."));
+    assert_eq!(judged("", 2), again("it gives no reason"), "it owes no result then");
+    assert_eq!(judged("{half", 2), again("its result.json is no JSON"));
+    assert_eq!(
+        of("needs_input", 3),
+        "it needs an answer first: Fixed the typo.; start a run with the answer in its prompt"
+    );
     assert_eq!(of("success", 9), "it ended with code 9, which its contract does not know");
-    for code in [0, 1, 2, 3, 9] {
+    for code in [0, 1, 3, 9] {
         assert_eq!(judged("", code), format!("it ended with code {code} and without a result"));
     }
     assert_eq!(judged("{half", 0), "its result.json is no JSON");
@@ -152,7 +163,7 @@ fn what_a_result_says_is_told() {
     {"type":"text","text":"The word was wrong."}
     {"type":"question","text":"Fixed the typo."}
     {"type":"finished","ok":false,"summary":"Fixed the typo.","turns":null}
-    Failed { why: Some("it needs an answer first: Fixed the typo.") }
+    Failed { why: Some("it needs an answer first: Fixed the typo.; start a run with the answer in its prompt") }
     "#);
 }
 

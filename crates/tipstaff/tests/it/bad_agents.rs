@@ -33,6 +33,11 @@ impl Scene {
     }
 
     pub(crate) fn run(&self, engine: &str, env: &[(&str, &str)]) -> Ended {
+        crate::world::run(self.command(engine, env))
+    }
+
+    /// `tipstaff run` with an engine and a prompt.
+    pub(crate) fn command(&self, engine: &str, env: &[(&str, &str)]) -> Command {
         let mut command: Command = self.world.command(self.world.binary());
         command
             .env(
@@ -45,7 +50,7 @@ impl Scene {
             .envs(env.iter().copied())
             .current_dir(&self.repository)
             .args(["run", "--json", "--timeout", "60s", "--engine", engine, "do something"]);
-        crate::world::run(command)
+        command
     }
 }
 

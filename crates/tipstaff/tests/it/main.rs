@@ -46,6 +46,8 @@ mod money;
 #[cfg(test)]
 mod narrowing;
 #[cfg(test)]
+mod plain_agents;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod policy;
