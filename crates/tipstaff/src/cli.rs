@@ -206,9 +206,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// Speak with the agent while it works: send it messages, interrupt it, be asked before it acts where a policy says
-    /// so. A policy that asks or denies attends by itself
+    /// so. A policy that asks or denies attends by itself, and so does the screen of a terminal
     #[arg(long)]
     pub(crate) attended: bool,
+    /// Don't speak with the agent, although the run is shown on a screen; a policy that asks or denies is kept all the same
+    #[arg(long, conflicts_with = "attended")]
+    pub(crate) unattended: bool,
     /// How long you have to answer a question of the agent, from 1s to 24h; after that it means no [default: 5m]
     #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_hyphen_values = true)]
     pub(crate) ask_timeout: Option<u64>,

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What waits for the screen to go, while one is shown.
 static HELD: Mutex<Option<String>> = Mutex::new(None);
@@ -23,6 +24,15 @@ pub(crate) fn release() {
     if let Some(text) = held {
         let _gone = std::io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+/// Whether nobody reads standard output any more, and the program has an end to bring about all the same.
+static ALONE: AtomicBool = AtomicBool::new(false);
+
+/// From now on a standard output that is gone does not end the program: its terminal was closed, and a run is to be ended
+/// properly.
+pub(crate) fn leave_alone() {
+    ALONE.store(true, Ordering::SeqCst);
 }
 
 /// How to write.
@@ -89,7 +99,7 @@ impl Output {
     /// Bytes as they are on standard output.
     pub(crate) fn bytes(&self, bytes: &[u8]) {
         let mut out = std::io::stdout().lock();
-        if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+        if out.write_all(bytes).and_then(|()| out.flush()).is_err() && !ALONE.load(Ordering::SeqCst) {
             std::process::exit(0);
         }
     }

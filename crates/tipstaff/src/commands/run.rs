@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tipstaff_broker::{Dirty, Git, Mirror, Source};
 use tipstaff_engine::{EngineRequest, engine};
 use tipstaff_model::{
@@ -38,8 +39,9 @@ pub(crate) async fn run(
     let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
     let project = Project::of_commit(&mirror, &task.base_commit).await?;
     let mut task = task;
-    // Whoever may be asked can also be told something: it is on record before the run begins.
-    task.attended |= project.policy.restricts() && converses(&task)?;
+    // Whoever may be asked can also be told something: it is on record before the run begins. So can whoever sits there.
+    let present = screen && !arguments.unattended;
+    task.attended |= (present || project.policy.restricts()) && converses(&task)?;
     let setup = crate::setup::planned(&context, &mirror, &task, &project.setup).await?;
     // What can be known before anything is accepted is said now: no secret, no program, no key.
     let bound = crate::bound::read(&mut context.store.read(context.scope()).await?, &task.secrets).await?;
@@ -325,11 +327,16 @@ fn can_be_attended(kind: EngineKind, request: &EngineRequest<'_>) -> anyhow::Res
     ))
 }
 
-/// The first Ctrl-C or SIGTERM ends the run and keeps its work; the second one ends this program at once.
+/// The first Ctrl-C or SIGTERM ends the run and keeps its work; the second one ends this program at once. A terminal that
+/// goes away ends the run, too, as often as it says so.
 fn listen_for_signals(context: &Context, cancel: &Cancel) {
-    let (output, cancel) = (context.output, cancel.clone());
+    use tokio::signal::unix::{SignalKind, signal};
+    let output = context.output;
+    let (first, gone) = (cancel.clone(), cancel.clone());
+    // Whoever closes a session sends both signals at once: the second one is no wish of its own then.
+    let closed = Arc::new(AtomicBool::new(false));
+    let is_closed = Arc::clone(&closed);
     tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut interrupt), Ok(mut terminate)) =
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
@@ -340,12 +347,26 @@ fn listen_for_signals(context: &Context, cancel: &Cancel) {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if cancel.is_cancelled() {
+            if is_closed.load(Ordering::SeqCst) {
+                continue;
+            }
+            if first.is_cancelled() {
                 tui::terminal::give_back();
                 std::process::exit(130);
             }
             output.note("ending the run and keeping its work; once more to leave at once");
-            cancel.cancel();
+            first.cancel();
+        }
+    });
+    if tui::hang_up_is_ignored() {
+        return;
+    }
+    tokio::spawn(async move {
+        let Ok(mut hang_up) = signal(SignalKind::hangup()) else { return };
+        while hang_up.recv().await.is_some() {
+            crate::output::leave_alone();
+            closed.store(true, Ordering::SeqCst);
+            gone.cancel();
         }
     });
 }

@@ -141,8 +141,12 @@ pub(crate) async fn beside<T>(
     let done = tokio::select! {
         done = &mut work => Some(done),
         left = show(context, run, Some(cancel)) => {
-            if let Err(error) = left {
-                context.output.warn(&format!("the screen can't be shown: {error:#}; the run goes on"));
+            match left {
+                Ok(Left::Wanted) => {}
+                Ok(Left::Gone) => crate::output::leave_alone(),
+                Err(error) => {
+                    context.output.warn(&format!("the screen can't be shown: {error:#}; the run goes on"));
+                }
             }
             None
         }
@@ -155,16 +159,17 @@ pub(crate) async fn beside<T>(
 }
 
 /// A signal ends this process as it does without a screen; only that the terminal is given back first. Where hanging up was
-/// ignored, it stays ignored. The process of a run has its own answer to SIGTERM: it ends the run.
+/// ignored, it stays ignored. The process of a run has its own answer to each of them: it ends the run.
 fn end_by_signal(own: bool) {
     use tokio::signal::unix::SignalKind;
+    if own {
+        return;
+    }
     if !hang_up_is_ignored() {
         ends_by(SignalKind::hangup(), 129);
     }
-    if !own {
-        ends_by(SignalKind::terminate(), 143);
-        ends_by(SignalKind::interrupt(), 130);
-    }
+    ends_by(SignalKind::terminate(), 143);
+    ends_by(SignalKind::interrupt(), 130);
 }
 
 fn ends_by(kind: tokio::signal::unix::SignalKind, code: i32) {
@@ -177,7 +182,8 @@ fn ends_by(kind: tokio::signal::unix::SignalKind, code: i32) {
     });
 }
 
-fn hang_up_is_ignored() -> bool {
+/// Whether whoever started this process wants it to outlive its terminal.
+pub(crate) fn hang_up_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -11,6 +11,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use std::io::{self, IsTerminal, Stdout, Write};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub(crate) fn is_there() -> bool {
 
 /// A terminal that was taken; dropping it gives it back.
 pub(crate) struct Terminal {
-    inner: ratatui::Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: it would show the cursor, which [`give_back`] has done, and panic where the terminal is gone.
+    inner: ManuallyDrop<ratatui::Terminal<CrosstermBackend<Stdout>>>,
     colour: bool,
     stop: Arc<AtomicBool>,
     events: mpsc::Receiver<Event>,
@@ -53,7 +55,7 @@ impl Terminal {
         let mut out = io::stdout();
         let taken = execute!(out, terminal::EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
             .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(out)));
-        let inner = taken.inspect_err(|_| give_back())?;
+        let inner = ManuallyDrop::new(taken.inspect_err(|_| give_back())?);
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, events) = mpsc::channel(MOST_WAITING);
         let stopped = Arc::clone(&stop);

@@ -82,6 +82,8 @@ mod sources;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]
+mod terminal_agent;
+#[cfg(test)]
 mod usage_compared;
 #[cfg(test)]
 mod verification;
