@@ -6,6 +6,7 @@
 
 use super::admission::{Admission, Wanted};
 use super::dial::{NoDial, dial};
+use super::patience::Patient;
 use super::tally::Metered;
 use crate::parse::head::{Authority, Head};
 use crate::parse::url_path;
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tipstaff_model::{Refusal, Rule};
 
 /// Fields that concern one connection only (RFC 9110 §7.6.1), and those that only a proxy reads.
@@ -143,6 +144,8 @@ pub(super) async fn exchange(
     let Some(request) = rewritten(request, &place, &target) else {
         return bad_gateway("the request has no form that can be passed on");
     };
+    let stalled = Arc::new(AtomicBool::new(false));
+    let request = request.map(|body| Patient::new(body, bounds.idle_time, Arc::clone(&stalled)));
     let head_left = upstream.bound_head(bounds.answer_head_bytes);
     let handshake = hyper::client::conn::http1::Builder::new().handshake(TokioIo::new(upstream)).await;
     let Ok((mut sender, connection)) = handshake else {
@@ -152,6 +155,11 @@ pub(super) async fn exchange(
     tokio::spawn(connection);
     let response = match tokio::time::timeout(bounds.answer_time, sender.send_request(request)).await {
         Ok(Ok(response)) => response,
+        Ok(Err(_)) if stalled.load(Ordering::Relaxed) => {
+            let text =
+                format!("tipstaff: nothing more of the body came in {} s\n", bounds.idle_time.as_secs());
+            return answer(StatusCode::REQUEST_TIMEOUT, "text/plain; charset=utf-8", full(text));
+        }
         Ok(Err(_)) => return bad_gateway(&format!("{place} gave no answer that can be read")),
         Err(_) => {
             let text = format!("tipstaff: {place} gave no answer in {} s\n", bounds.answer_time.as_secs());

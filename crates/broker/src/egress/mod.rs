@@ -11,6 +11,7 @@ mod connect;
 mod dial;
 mod forward;
 pub(crate) mod hello;
+mod patience;
 mod resolver;
 mod tally;
 

@@ -306,7 +306,7 @@ async fn a_push_may_be_silent_for_as_long_as_a_check_takes_and_a_minute() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_send_what_it_promised_has_as_long_as_the_host() {
+async fn a_client_that_does_not_send_what_it_promised_has_a_minute() {
     let (_dir, shared) = inside().await;
     let begun = Instant::now();
     let (mut far, client) = client_of(&shared);
@@ -315,6 +315,34 @@ async fn a_client_that_does_not_send_what_it_promised_has_as_long_as_the_host() 
         .await
         .unwrap();
     let ((), answer) = tokio::join!(pass_on(&shared, client, upstream), text_of(far));
-    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
-    took(begun, shared.config.bounds.answer_time);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    took(begun, shared.config.bounds.idle_time);
+}
+
+#[tokio::test]
+async fn a_client_waits_for_a_slow_reader_as_long_as_for_an_answer() {
+    let (_dir, shared) = inside().await;
+    let begun = Instant::now();
+    let (far, client) = client_of(&shared);
+    // The host reads a little and never more.
+    let (_host, upstream) = duplex(1024);
+    let (mut reading, mut far) = tokio::io::split(far);
+    let sending = async {
+        far.write_all(
+            b"POST http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nContent-Length: 9000000\r\n\r\n",
+        )
+        .await
+        .unwrap();
+        while far.write_all(&[b'x'; 10_000]).await.is_ok() {}
+    };
+    let answered = async {
+        let mut start = [0; 12];
+        reading.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 504");
+        took(begun, shared.config.bounds.answer_time);
+    };
+    tokio::select! {
+        () = async { tokio::join!(pass_on(&shared, client, upstream), sending); } => panic!("no answer was read"),
+        () = answered => {}
+    }
 }
