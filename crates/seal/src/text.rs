@@ -33,7 +33,8 @@ pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// URL-safe base64 without padding (RFC 4648 §5).
-pub(crate) fn base64url(bytes: &[u8]) -> String {
+#[must_use]
+pub fn base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 

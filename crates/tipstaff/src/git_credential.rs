@@ -2,9 +2,12 @@
 
 use crate::exit::Problem;
 use serde::{Deserialize, Serialize};
-use tipstaff_broker::GitCredential;
-use tipstaff_broker::publish::{CredentialError, CredentialRequest, CredentialSource, DEFAULT_USERNAME};
-use tipstaff_model::BoxFuture;
+use std::sync::{Arc, Mutex, PoisonError};
+use tipstaff_broker::publish::{
+    CredentialError, CredentialRequest, CredentialSource, DEFAULT_USERNAME, ForgeApp,
+};
+use tipstaff_broker::{GatewayClient, GitCredential};
+use tipstaff_model::{BoxFuture, Clock};
 use tipstaff_seal::Secret;
 use tipstaff_store::{OrgScope, Store};
 
@@ -16,6 +19,14 @@ const LONGEST_USERNAME: usize = 200;
 struct Kept {
     username: String,
     token: String,
+}
+
+/// An app of a forge as it lies in the store: tokens are minted with it.
+#[derive(Serialize, Deserialize)]
+struct KeptApp {
+    app: String,
+    api: String,
+    key: String,
 }
 
 /// The secret's name of a host, as a person wrote it: `github.com`, `git.example.com:8443`, or the beginning of a URL.
@@ -57,28 +68,59 @@ pub(crate) fn sealed(username: Option<&str>, token: &Secret<Vec<u8>>) -> anyhow:
     Ok(Secret::new(serde_json::to_vec(&kept)?))
 }
 
-/// What was sealed for a host.
-fn opened(value: &Secret<Vec<u8>>) -> GitCredential {
-    match serde_json::from_slice::<Kept>(value.expose()) {
-        Ok(kept) => GitCredential { username: kept.username, token: Secret::new(kept.token) },
-        // Set by name: the value is the token.
-        Err(_) => GitCredential {
-            username: DEFAULT_USERNAME.to_owned(),
-            token: Secret::new(String::from_utf8_lossy(value.expose()).into_owned()),
-        },
-    }
+/// An app with its key, as it is sealed; the two fit.
+pub(crate) fn sealed_app(
+    host: &str,
+    app: &str,
+    api: Option<&str>,
+    key: &Secret<Vec<u8>>,
+) -> anyhow::Result<Secret<Vec<u8>>> {
+    let host = secret_name(host)?;
+    let host = host.strip_prefix("git/").unwrap_or(&host);
+    let api = api.map_or_else(|| ForgeApp::api_of(host), ToOwned::to_owned);
+    ForgeApp::new(app, &api, key)
+        .map_err(|error| Problem::usage(error.code(), format!("{error}; nothing was stored")))?;
+    let key = String::from_utf8_lossy(key.expose()).into_owned();
+    Ok(Secret::new(serde_json::to_vec(&KeptApp { app: app.to_owned(), api, key })?))
 }
 
-/// Credentials that lie sealed in the store.
+/// What was sealed for a host.
+enum Opened {
+    Token(GitCredential),
+    App(ForgeApp),
+}
+
+fn opened(value: &Secret<Vec<u8>>) -> Result<Opened, CredentialError> {
+    let token = |username: String, token: String| {
+        Opened::Token(GitCredential { username, token: Secret::new(token), minted_until: None })
+    };
+    if let Ok(kept) = serde_json::from_slice::<KeptApp>(value.expose()) {
+        let key = Secret::new(kept.key.into_bytes());
+        let app =
+            ForgeApp::new(&kept.app, &kept.api, &key).map_err(|error| CredentialError(error.to_string()))?;
+        return Ok(Opened::App(app));
+    }
+    Ok(match serde_json::from_slice::<Kept>(value.expose()) {
+        Ok(kept) => token(kept.username, kept.token),
+        // Set by name: the value is the token.
+        Err(_) => token(DEFAULT_USERNAME.to_owned(), String::from_utf8_lossy(value.expose()).into_owned()),
+    })
+}
+
+/// Credentials that lie sealed in the store: tokens, and apps that tokens are minted with.
 pub(crate) struct SealedCredentials {
     store: Store,
     scope: OrgScope,
+    client: GatewayClient,
+    clock: Arc<dyn Clock>,
+    /// The app that minted the one that is in use.
+    minted_by: Mutex<Option<ForgeApp>>,
 }
 
 impl SealedCredentials {
     /// Of this org.
-    pub(crate) const fn new(store: Store, scope: OrgScope) -> Self {
-        Self { store, scope }
+    pub(crate) fn new(store: Store, scope: OrgScope, client: GatewayClient, clock: Arc<dyn Clock>) -> Self {
+        Self { store, scope, client, clock, minted_by: Mutex::default() }
     }
 }
 
@@ -91,7 +133,25 @@ impl CredentialSource for SealedCredentials {
             let told = |error: tipstaff_store::StoreError| CredentialError(error.to_string());
             let mut read = self.store.read(&self.scope).await.map_err(told)?;
             let value = read.secret_get(&format!("git/{}", request.host)).await.map_err(told)?;
-            Ok(value.as_ref().map(opened))
+            match value.as_ref().map(opened).transpose()? {
+                None => Ok(None),
+                Some(Opened::Token(credential)) => Ok(Some(credential)),
+                Some(Opened::App(app)) => {
+                    let minted = app.mint(&self.client, request, self.clock.wall_ms() / 1000).await?;
+                    *self.minted_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(app);
+                    Ok(Some(minted))
+                }
+            }
+        })
+    }
+
+    fn give_back<'a>(&'a self, credential: &'a GitCredential) -> BoxFuture<'a, Result<(), CredentialError>> {
+        Box::pin(async move {
+            let app = self.minted_by.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match app {
+                Some(app) => app.take_back(&self.client, credential).await,
+                None => Ok(()),
+            }
         })
     }
 }
@@ -121,10 +181,14 @@ mod tests {
     #[test]
     fn a_credential_is_kept_with_its_user_name() {
         let token = Secret::new(b"token-0123456789".to_vec());
-        let kept = opened(&sealed(Some("me"), &token).unwrap());
-        assert_eq!((kept.username.as_str(), kept.token.expose().as_str()), ("me", "token-0123456789"));
-        assert_eq!(opened(&sealed(None, &token).unwrap()).username, DEFAULT_USERNAME);
-        assert_eq!(opened(&token).token.expose(), "token-0123456789");
+        let of = |value: &Secret<Vec<u8>>| match opened(value).unwrap() {
+            Opened::Token(kept) => (kept.username, kept.token.expose().clone()),
+            Opened::App(app) => panic!("{app:?}"),
+        };
+        let pair = |name: &str| (name.to_owned(), "token-0123456789".to_owned());
+        assert_eq!(of(&sealed(Some("me"), &token).unwrap()), pair("me"));
+        assert_eq!(of(&sealed(None, &token).unwrap()), pair(DEFAULT_USERNAME));
+        assert_eq!(of(&token), pair(DEFAULT_USERNAME));
         assert!(sealed(Some("a:b"), &token).is_err());
     }
 }

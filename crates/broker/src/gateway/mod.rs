@@ -7,7 +7,7 @@
 mod answer;
 mod ask;
 mod call;
-mod client;
+pub(crate) mod client;
 mod deliver;
 mod errors;
 mod headers;

@@ -17,6 +17,8 @@ pub struct GitCredential {
     pub username: String,
     /// The token or password.
     pub token: Secret<String>,
+    /// For one that was minted for this push: when it expires, as the forge says it.
+    pub minted_until: Option<String>,
 }
 
 impl fmt::Debug for GitCredential {
@@ -56,4 +58,13 @@ pub trait CredentialSource: Send + Sync {
         &'a self,
         request: &'a CredentialRequest,
     ) -> BoxFuture<'a, Result<Option<GitCredential>, CredentialError>>;
+
+    /// The push is over: what was minted for it is worth nothing any more. What stays needs nothing.
+    ///
+    /// # Errors
+    /// [`CredentialError`]: it holds until it expires.
+    fn give_back<'a>(&'a self, credential: &'a GitCredential) -> BoxFuture<'a, Result<(), CredentialError>> {
+        let _ = credential;
+        Box::pin(async { Ok(()) })
+    }
 }

@@ -188,7 +188,11 @@ mod tests {
     async fn open(dir: &Path) -> Handover {
         let program = Git::find(std::ffi::OsStr::new("/usr/local/bin:/usr/bin:/bin")).unwrap();
         let git = Git::open(program, dir.join("git")).await.unwrap();
-        let credential = GitCredential { username: "me".to_owned(), token: Secret::new(TOKEN.to_owned()) };
+        let credential = GitCredential {
+            username: "me".to_owned(),
+            token: Secret::new(TOKEN.to_owned()),
+            minted_until: None,
+        };
         assert!(!format!("{credential:?}").contains(TOKEN));
         let helper = Path::new("/it's/here");
         Handover::open(&git, &FixedEntropy::seeded(1), helper, credential, ("https", "example.com:8443"))

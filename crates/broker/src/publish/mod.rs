@@ -5,10 +5,12 @@
 //! credential helper of anybody's takes part; a redirect is not followed; what upstream says is cleaned of escape
 //! sequences and of the credential before anybody sees it.
 
+mod app;
 mod credential;
 mod error;
 mod handover;
 
+pub use app::{ForgeApp, ForgeAppError};
 pub use credential::{CredentialError, CredentialRequest, CredentialSource, DEFAULT_USERNAME, GitCredential};
 pub use error::PublishError;
 pub use handover::{HELPER_COMMAND, SOCKET_VARIABLE, TICKET_VARIABLE, ask};

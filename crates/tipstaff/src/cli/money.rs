@@ -14,6 +14,7 @@ Examples:
   tipstaff secrets set --provider anthropic              paste the key at the prompt
   pass show openai | tipstaff secrets set --provider openai
   tipstaff secrets set --git github.com < token          for `tipstaff runs publish`
+  tipstaff secrets set --git github.com --app 123456 < app.private-key.pem
   tipstaff secrets set github-token --host api.github.com --path '/repos/team/**'
   tipstaff run --secret github-token …                   the run has GITHUB_TOKEN, a handle worth nothing elsewhere")]
     Set {
@@ -22,8 +23,15 @@ Examples:
         /// The user name that goes with the token of --git [default: x-access-token]
         #[arg(long, value_name = "NAME")]
         username: Option<String>,
+        /// The value is the private key (PEM) of the app of --git with this number or client id; each push then has a
+        /// token of its own, for its repository alone, which is taken back after it
+        #[arg(long, value_name = "ID", requires = "git", conflicts_with = "username")]
+        app: Option<String>,
+        /// The address of the forge's REST interface [default: https://api.github.com, or https://HOST/api/v3]
+        #[arg(long, value_name = "URL", requires = "app")]
+        api: Option<String>,
         #[command(flatten)]
-        binding: super::BindingArgs,
+        binding: Box<super::BindingArgs>,
     },
     /// The names of all secrets; never a value
     List,

@@ -233,14 +233,27 @@ impl Publication<'_> {
     async fn carry_out(&self, dry_run: bool) -> anyhow::Result<ExitCode> {
         // What needs no look upstream is said before one.
         Publisher::permits(self.publishing, &Default::default()).map_err(told)?;
-        let credential = self.credential().await?;
+        let (source, credential) = self.credential().await?;
+        let ended = self.with(dry_run, credential.as_ref()).await;
+        // Also after a push that failed, and whatever the forge says of it: it expires by itself.
+        if let Some(credential) = &credential
+            && let Err(error) = source.give_back(credential).await
+        {
+            let until = credential.minted_until.as_deref().unwrap_or("it expires");
+            let text =
+                format!("the token of this push could not be taken back and holds until {until}: {error}");
+            self.context.output.warn(&text);
+        }
+        ended
+    }
+
+    async fn with(&self, dry_run: bool, credential: Option<&GitCredential>) -> anyhow::Result<ExitCode> {
         let (target, publishing) = (self.target, self.publishing);
-        let look =
-            self.publisher.look(target, &publishing.branch, credential.as_ref()).await.map_err(told)?;
+        let look = self.publisher.look(target, &publishing.branch, credential).await.map_err(told)?;
         Publisher::permits(publishing, &look).map_err(told)?;
         let decided = decided_by(&look, publishing, target);
         if dry_run {
-            return self.tell_plan(credential.is_some(), decided.map_err(told)?.is_some());
+            return self.tell_plan(credential, decided.map_err(told)?.is_some());
         }
         let interrupted = self.interrupted().await?;
         match decided {
@@ -257,8 +270,8 @@ impl Publication<'_> {
                 return Err(told(error));
             }
         }
-        let id = self.begin().await?;
-        let pushed = self.publisher.push(self.quarantine, target, publishing, credential.as_ref()).await;
+        let id = self.begin(credential).await?;
+        let pushed = self.publisher.push(self.quarantine, target, publishing, credential).await;
         match pushed {
             Ok(pushed) => {
                 let ended = if pushed == Pushed::New { Ended::New } else { Ended::AlreadyThere };
@@ -278,8 +291,15 @@ impl Publication<'_> {
         source_text(self.target)
     }
 
-    async fn credential(&self) -> anyhow::Result<Option<GitCredential>> {
-        let Source::Remote(remote) = self.target else { return Ok(None) };
+    async fn credential(&self) -> anyhow::Result<(SealedCredentials, Option<GitCredential>)> {
+        let context = self.context;
+        let source = SealedCredentials::new(
+            context.store.clone(),
+            context.scope().clone(),
+            context.gateway_client()?.clone(),
+            Arc::clone(&context.clock),
+        );
+        let Source::Remote(remote) = self.target else { return Ok((source, None)) };
         let request = CredentialRequest {
             host: remote.authority().to_owned(),
             path: remote.path().to_owned(),
@@ -287,9 +307,10 @@ impl Publication<'_> {
             reference: self.publishing.branch.clone(),
             run: self.run.id,
         };
-        let source = SealedCredentials::new(self.context.store.clone(), self.context.scope().clone());
-        let found = source.credential(&request).await;
-        found.map_err(|error| told(PublishError::CredentialUnavailable { host: request.host, why: error.0 }))
+        let found = source.credential(&request).await.map_err(|error| {
+            told(PublishError::CredentialUnavailable { host: request.host, why: error.0 })
+        })?;
+        Ok((source, found))
     }
 
     /// Publications of this change to this place that have no end on record: their process died.
@@ -313,10 +334,10 @@ impl Publication<'_> {
     }
 
     /// Puts on record what is about to be done; only then it is done.
-    async fn begin(&self) -> anyhow::Result<RowId> {
+    async fn begin(&self, credential: Option<&GitCredential>) -> anyhow::Result<RowId> {
         let mut tx = self.context.store.begin(self.context.scope()).await?;
         let id = tx.publication_begin(&self.row()).await?;
-        tx.audit_note(self.draft(AuditAction::PushPublishing));
+        tx.audit_note(self.draft(AuditAction::PushPublishing).with("credential", in_words(credential)));
         tx.commit().await?;
         self.context.pin_checkpoint().await?;
         Ok(id)
@@ -395,14 +416,18 @@ impl Publication<'_> {
         })
     }
 
-    fn tell_plan(&self, credential: bool, there: bool) -> anyhow::Result<ExitCode> {
+    fn tell_plan(&self, credential: Option<&GitCredential>, there: bool) -> anyhow::Result<ExitCode> {
         let output = self.context.output;
         if output.json {
             let mut facts = self.facts();
             if let Some(object) = facts.as_object_mut() {
                 object.extend([
                     ("dry_run".to_owned(), json!(true)),
-                    ("credential".to_owned(), json!(credential)),
+                    ("credential".to_owned(), json!(credential.is_some())),
+                    (
+                        "credential_minted".to_owned(),
+                        json!(credential.is_some_and(|one| one.minted_until.is_some())),
+                    ),
                     ("already_there".to_owned(), json!(there)),
                 ]);
             }
@@ -426,7 +451,7 @@ impl Publication<'_> {
         );
         line("signed by", &ssh::fingerprint(&self.leaving.signer));
         line("warrant", &format!("sha256:{}", self.leaving.warrant.digest));
-        line("credential", if credential { "sealed in the store" } else { "none" });
+        line("credential", &in_words(credential));
         output.note("nothing was pushed");
         Ok(ExitCode::SUCCESS)
     }
@@ -453,6 +478,15 @@ impl Publication<'_> {
             }
         });
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What kind of credential a push has; never the credential.
+fn in_words(credential: Option<&GitCredential>) -> String {
+    match credential.map(|one| &one.minted_until) {
+        None => "none".to_owned(),
+        Some(None) => "sealed in the store".to_owned(),
+        Some(Some(until)) => format!("minted for this push, until {until}"),
     }
 }
 

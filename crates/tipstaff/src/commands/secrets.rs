@@ -27,6 +27,13 @@ pub(crate) async fn secrets(command: SecretsCommand, context: Context) -> anyhow
             let value = value(&context, &which)?;
             set_bound(&context, &name, &binding, &value).await
         }
+        SecretsCommand::Set { which, app: Some(app), api, .. } => {
+            let name = name(&context, &which)?;
+            let host = which.git.clone().unwrap_or_default();
+            // A key has several lines, as no token has.
+            let value = value(&context, &SecretChoice { name: None, provider: None, git: None })?;
+            set(&context, &name, &git::sealed_app(&host, &app, api.as_deref(), &value)?).await
+        }
         SecretsCommand::Set { which, username, .. } => {
             if username.is_some() && which.git.is_none() {
                 let text =

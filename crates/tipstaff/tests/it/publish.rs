@@ -410,3 +410,122 @@ fn a_host_is_named_once_and_a_credential_is_for_its_host_only() {
         ""
     );
 }
+
+/// A key of an app as a forge makes it, and its public half.
+fn app_key(world: &World) -> (String, String) {
+    let file = world.path().join("app-key");
+    let name = file.display().to_string();
+    let made = |args: &[&str]| {
+        let mut command = world.command("ssh-keygen");
+        command.args(args);
+        let ended = crate::world::run(command);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    made(&["-q", "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "", "-f", &name]);
+    let public = made(&["-e", "-m", "PKCS8", "-f", &name]);
+    (std::fs::read_to_string(&file).unwrap(), public)
+}
+
+const MINTED: &str = "ghs_MintedForOnePush7Kq2Wc9ZrT5yHnB8vX3mJ";
+
+fn minted(more: &Value) -> Value {
+    let mut answer = serde_json::json!({
+        "token": MINTED, "expires_at": "2031-01-02T03:04:05Z",
+        "permissions": {"contents": "write", "metadata": "read"}, "repositories": [{"name": "site"}],
+    });
+    let fields = more.as_object().unwrap().clone();
+    answer.as_object_mut().unwrap().extend(fields);
+    answer
+}
+
+#[test]
+fn a_push_has_a_token_that_was_minted_for_it_and_is_taken_back() {
+    let up = Upstream::new();
+    up.run("echo x >> README.md", 0);
+    let (key, public) = app_key(&up.world);
+    let api = tipstaff_testkit::AppApi::start(&public).unwrap();
+    let (host, url) = (up.backend.host().to_owned(), api.url());
+    let set = ["secrets", "set", "--git", &host, "--app", "123456", "--api", &url];
+    // What is no key is not kept.
+    let ended = fed(&up.world, &set, b"-----BEGIN nothing").expect(2);
+    assert!(ended.stderr.contains("app-key"), "{}", ended.stderr);
+    fed(&up.world, &set, key.as_bytes()).expect(0);
+    up.backend.pushes(Pushes::Needs("x-access-token".to_owned(), MINTED.to_owned()));
+
+    api.answers(201, minted(&serde_json::json!({})));
+    let plan = up.world.tipstaff(&["runs", "publish", "--dry-run"]).expect(0).stdout;
+    assert!(plan.contains("minted for this push, until 2031-01-02T03:04:05Z"), "{plan}");
+    up.publish(&[]).expect(0);
+    let asked = api.asked();
+    let last: Vec<&str> = asked.iter().rev().take(3).rev().map(|one| one.what.as_str()).collect();
+    assert_eq!(
+        last,
+        [
+            "GET /repos/acme/site/installation",
+            "POST /app/installations/7/access_tokens",
+            "DELETE /installation/token"
+        ]
+    );
+    let [.., mint, back] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(
+        mint.body,
+        serde_json::json!({"repositories": ["site"], "permissions": {"contents": "write"}})
+    );
+    assert_eq!(mint.claims["iss"], "123456");
+    let lives = mint.claims["exp"].as_i64().unwrap() - mint.claims["iat"].as_i64().unwrap();
+    assert!((60..=600).contains(&lives), "{lives}");
+    assert_eq!(back.bearer.as_deref(), Some(MINTED));
+    let told = up.records("push.publishing").pop().unwrap();
+    assert_eq!(told["detail"]["credential"], "minted for this push, until 2031-01-02T03:04:05Z");
+    // Neither the token nor the key is anywhere in clear.
+    for form in [MINTED, &key[200..260]] {
+        assert_eq!(
+            holders(&up.world, form.as_bytes())
+                .into_iter()
+                .filter(|path| !path.ends_with("app-key"))
+                .collect::<Vec<_>>(),
+            Vec::<PathBuf>::new()
+        );
+    }
+}
+
+#[test]
+fn a_token_that_grants_more_than_the_push_needs_is_not_used() {
+    let up = Upstream::new();
+    up.run("echo x >> README.md", 0);
+    let (key, public) = app_key(&up.world);
+    let api = tipstaff_testkit::AppApi::start(&public).unwrap();
+    let (host, url) = (up.backend.host().to_owned(), api.url());
+    fed(&up.world, &["secrets", "set", "--git", &host, "--app", "9", "--api", &url], key.as_bytes())
+        .expect(0);
+    up.backend.pushes(Pushes::Needs("x-access-token".to_owned(), MINTED.to_owned()));
+    let refused = |status: u16, answer: Value, words: &str| {
+        api.answers(status, answer);
+        let ended = up.publish(&[]);
+        assert!(matches!(ended.code, Some(1 | 3)), "{}", ended.stdout);
+        let error = ended.json()["error"].clone();
+        assert_eq!(error["code"], "publish-credential-unavailable", "{error}");
+        let said = error["message"].as_str().unwrap();
+        assert!(said.contains(words) && !said.contains(MINTED), "{said}");
+    };
+    let wide = serde_json::json!({"permissions": {"contents": "write", "administration": "write"}});
+    refused(201, minted(&wide), "grants more than writing contents");
+    assert_eq!(
+        api.asked().last().unwrap().what,
+        "DELETE /installation/token",
+        "what was granted is given back"
+    );
+    let all = serde_json::json!({"repositories": [{"name": "site"}, {"name": "payroll"}]});
+    refused(201, minted(&all), "not for this repository alone");
+    refused(422, serde_json::json!({"message": "\u{1b}[31mno"}), "Contents: write");
+    refused(201, serde_json::json!({"token": "a b"}), "no usable token");
+    refused(201, serde_json::json!([]), "no usable token");
+    // Another key than the app's.
+    std::fs::remove_file(up.world.path().join("app-key")).unwrap();
+    let (other, _) = app_key(&up.world);
+    fed(&up.world, &["secrets", "set", "--git", &host, "--app", "9", "--api", &url], other.as_bytes())
+        .expect(0);
+    refused(201, minted(&serde_json::json!({})), "does not know the app");
+    assert_eq!(up.branches().iter().filter(|name| name.starts_with("agent/")).count(), 0);
+}
