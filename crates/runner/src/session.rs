@@ -2,7 +2,8 @@
 //! engine can read it, turned into events.
 //!
 //! Promises: nothing leaves here, towards the store, a terminal or an observer, that was not redacted and scrubbed
-//! first; a line that an engine can't read is kept as it is; memory is bounded whatever the command writes.
+//! first; a line that an engine can't read is kept as it is; memory is bounded whatever the command writes. Of what an
+//! agent writes beyond the bound nothing is kept but how it says that it ended.
 
 use crate::announce::{Notice, Observer, Stream};
 use crate::lines::{Line, LineSplitter};
@@ -15,6 +16,29 @@ use tipstaff_seal::scrub::{Colours, Scrubber, scrub_terminal};
 
 /// Buffered output that forces a write to the store, in bytes.
 pub(crate) const BUFFER: usize = 256 * 1024;
+
+/// The last bytes beyond the bound that are read at the end, and how many ends among them are told of.
+const LATE: usize = 256 * 1024;
+const LATE_ENDS: u8 = 4;
+
+/// The end of what an agent wrote beyond the bound.
+#[derive(Default)]
+struct Late {
+    bytes: Vec<u8>,
+    /// Whether they are all of it.
+    lost: bool,
+}
+
+impl Late {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        // Now and then, so that a byte is moved once or twice and not each time.
+        if self.bytes.len() > 2 * LATE {
+            self.lost = true;
+            self.bytes.drain(..self.bytes.len() - LATE);
+        }
+    }
+}
 
 /// The story of one command so far.
 pub(crate) struct Session {
@@ -34,6 +58,9 @@ pub(crate) struct Session {
     pending_bytes: usize,
     left: u64,
     dropped: u64,
+    late: Late,
+    /// How many ends may still be told of, once the late lines are read.
+    late_ends: Option<u8>,
     evidence: StreamDigest,
 }
 
@@ -72,6 +99,8 @@ impl Session {
             pending_bytes: 0,
             left: output_bytes,
             dropped: 0,
+            late: Late::default(),
+            late_ends: None,
             evidence: StreamDigest::default(),
         }
     }
@@ -112,21 +141,25 @@ impl Session {
         let kept = usize::try_from(length.min(self.left)).unwrap_or(usize::MAX);
         self.left -= length.min(self.left);
         self.dropped += length - u64::try_from(kept).unwrap_or(0);
-        let bytes = bytes.get(..kept).unwrap_or_default();
-        let slot = slot(stream);
+        let (bytes, late) = bytes.split_at_checked(kept).unwrap_or((bytes, &[]));
         if self.reader.is_some() {
-            let mut lines = Vec::new();
-            if let Some(splitter) = self.lines.get_mut(slot) {
-                splitter.push(bytes, &mut lines);
-            }
-            for line in lines {
+            for line in self.lines_of(stream, bytes) {
                 self.line(stream, line, listener);
             }
             if stream == Stream::Stdout {
+                self.late.push(late);
                 return;
             }
         }
         self.text(stream, bytes, listener);
+    }
+
+    fn lines_of(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if let Some(splitter) = self.lines.get_mut(slot(stream)) {
+            splitter.push(bytes, &mut lines);
+        }
+        lines
     }
 
     /// Plain output: scrubbed and redacted as it flows.
@@ -229,6 +262,12 @@ impl Session {
     }
 
     fn tell_event(&mut self, event: AgentEvent, listener: &Listener<'_>) {
+        if let Some(left) = &mut self.late_ends {
+            if *left == 0 || !matches!(event, AgentEvent::Finished { .. }) {
+                return;
+            }
+            *left -= 1;
+        }
         let mut body = serde_json::to_value(&event).unwrap_or(Value::Null);
         // What was taken apart by the reader is looked at once more as a whole.
         self.redactor.redact_json(&mut body);
@@ -239,8 +278,36 @@ impl Session {
         self.pending.push(EventDraft { kind: EventKind::Agent, at: listener.clock.wall_ms(), body });
     }
 
+    /// Reads how an agent says that it ended, where that lies beyond the bound; nothing else of it is told.
+    fn read_late(&mut self, listener: &Listener<'_>) {
+        let Late { bytes, mut lost } = std::mem::take(&mut self.late);
+        if bytes.is_empty() {
+            return;
+        }
+        let from = bytes.len().saturating_sub(LATE);
+        lost |= from > 0;
+        let mut bytes = bytes.get(from..).unwrap_or_default();
+        if lost {
+            // The line in which it begins is not whole, nor is the one that lies across the bound.
+            let begun = self.lines.get_mut(slot(Stream::Stdout)).and_then(LineSplitter::finish);
+            drop(begun);
+            let first = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+            bytes = bytes.get(first..).unwrap_or_default();
+        }
+        let mut lines = self.lines_of(Stream::Stdout, bytes);
+        lines.extend(self.lines.get_mut(slot(Stream::Stdout)).and_then(LineSplitter::finish));
+        self.end_of_message(listener);
+        self.late_ends = Some(LATE_ENDS);
+        for line in lines {
+            self.line(Stream::Stdout, line, listener);
+        }
+        self.end_of_message(listener);
+        self.late_ends = None;
+    }
+
     /// Takes the end of both streams.
     pub(crate) fn finish(&mut self, listener: &Listener<'_>) {
+        self.read_late(listener);
         for stream in [Stream::Stdout, Stream::Stderr] {
             let slot = slot(stream);
             let rest = self.lines.get_mut(slot).and_then(LineSplitter::finish);
@@ -396,6 +463,59 @@ mod tests {
                 let sent: usize = chunks.iter().map(|chunk| chunk.len() * 2).sum();
                 prop_assert_eq!(session.dropped(), u64::try_from(sent.saturating_sub(500)).unwrap());
             }
+        }
+    }
+
+    /// Says how it ends with the line `end`; everything else is text.
+    #[derive(Default)]
+    struct Ends(Option<String>);
+
+    impl SessionReader for Ends {
+        fn line(&mut self, line: &str) -> Vec<AgentEvent> {
+            self.0 = Some(line.to_owned());
+            if line == "end" {
+                return vec![AgentEvent::Finished { ok: true, summary: None, turns: None }];
+            }
+            vec![AgentEvent::Text { text: line.to_owned(), delta: false }]
+        }
+        fn error_line(&mut self, _line: &str) -> Vec<AgentEvent> {
+            Vec::new()
+        }
+        fn verdict(&mut self, _end: ProcessEnd) -> Verdict {
+            if self.0.as_deref() == Some("end") {
+                Verdict::Done
+            } else {
+                Verdict::Failed { why: self.0.take() }
+            }
+        }
+    }
+
+    #[test]
+    fn how_an_agent_ended_is_known_beyond_the_bound_and_nothing_else_is_kept() {
+        let (heard, clock) = (Heard::default(), FixedClock::at(0));
+        let listener = Listener { observer: &heard, clock: &clock };
+        for (flood, last, done) in [
+            (20_000, "end\n", true),
+            (20_000, "end", true),
+            (20_000, "end\nmore\n", false),
+            (20_000, "e\nnd", false),
+            (1, "end\n", true),
+            (0, "end", true),
+        ] {
+            let mut session = Session::new(&redactor(), Some(Box::new(Ends::default())), 20, KINDS);
+            session.take(Stream::Stdout, b"kept\nthis lies across the bound\n", &listener);
+            for _ in 0..flood {
+                session.take(Stream::Stdout, format!("{SECRET} flood\n").as_bytes(), &listener);
+            }
+            assert!(session.late.bytes.len() <= 2 * LATE && session.late.lost == (flood > 1));
+            session.take(Stream::Stdout, last.as_bytes(), &listener);
+            session.finish(&listener);
+            assert_eq!(session.verdict(ProcessEnd::Exited(0)) == Verdict::Done, done, "{last:?}");
+            let all = everything(&session, &heard);
+            assert!(all.contains("kept") && all.contains("bytes were dropped"), "{all}");
+            assert!(!all.contains("flood") && !all.contains("across"), "{}", all.len());
+            assert_eq!(all.contains("finished"), last.starts_with("end"), "{last:?}: {all}");
+            heard.0.lock().unwrap().clear();
         }
     }
 

@@ -202,6 +202,16 @@ impl Run<'_> {
         self.scene.tipstaff(&[&["approvals", verb, id], rest].concat()).expect(0);
     }
 
+    /// Answers the question about this command, as soon as it is the one that waits.
+    fn answer_when(&mut self, about: &str, answer: &[&str]) {
+        let begun = Instant::now();
+        while self.question()["action"]["commands"] != json!([about]) {
+            assert!(begun.elapsed() < PATIENCE, "nobody asks about {about}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        self.answer(about, answer);
+    }
+
     /// Tells the run something.
     fn tell(&mut self, verb: &str, words: &[&str]) {
         let run = self.id.clone().unwrap();
@@ -355,7 +365,9 @@ fn what_it_wants_done_outside_is_refused_and_on_record() {
         "echo '{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"fs/write_text_file\",\"params\":{{\"sessionId\":\"s\",\
          \"path\":\"{}\",\"content\":\"x\"}}}}'; read d; echo \"$d\" > answer.txt; \
          echo '{{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"terminal/create\",\"params\":{{\"command\":\"id\"}}}}'; read e; \
-         echo \"$e\" >> answer.txt",
+         echo \"$e\" >> answer.txt; \
+         echo '{{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"fs/read_text_file\",\"params\":{{\"sessionId\":\"s\",\
+         \"path\":\"/etc/passwd\"}}}}'; read f; echo \"$f\" >> answer.txt",
         write.display()
     );
     let ended = scene.start_with("Do it.", &made_up(&turn)).ended();
@@ -374,9 +386,12 @@ fn what_it_wants_done_outside_is_refused_and_on_record() {
             .any(|(rule, wanted)| *rule == "outside-sandbox" && wanted.starts_with("fs/write_text_file")),
         "{summary}"
     );
-    assert!(refused.contains(&("outside-sandbox", "terminal/create id")), "{summary}");
+    for wanted in ["terminal/create id", "fs/read_text_file /etc/passwd"] {
+        assert!(refused.contains(&("outside-sandbox", wanted)), "{summary}");
+    }
     let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
-    assert_eq!(diff.matches("-32601").count(), 2, "it was told so: {diff}");
+    assert_eq!(diff.matches("-32601").count(), 3, "it was told so: {diff}");
+    assert!(!diff.contains("root:"), "nothing of the file: {diff}");
 }
 
 #[test]
@@ -436,4 +451,98 @@ fn who_can_be_asked_is_said_before() {
     scene.tipstaff(&["agents", "set", "mine", "--engine", "acp", "--", "my-agent", "--acp"]).expect(0);
     let listed = scene.tipstaff(&["agents", "list"]).expect(0).stdout;
     assert!(listed.contains("my-agent --acp") && listed.contains("qwen-reviewer"), "{listed}");
+}
+
+/// What a made-up agent prints to ask about a command.
+fn asking(id: u32, command: &str) -> String {
+    let call = json!({ "toolCallId": format!("c{id}"), "kind": "execute", "title": "Shell", "rawInput": { "command": command } });
+    let options =
+        json!([{ "optionId": "yes", "kind": "allow_once" }, { "optionId": "no", "kind": "reject_once" }]);
+    let params = json!({ "sessionId": "s", "options": options, "toolCall": call });
+    let request =
+        json!({ "jsonrpc": "2.0", "id": id, "method": "session/request_permission", "params": params });
+    format!("echo '{request}'")
+}
+
+#[test]
+fn two_questions_under_one_id_get_no_yes_and_a_yes_is_used_once() {
+    let scene = Scene::new(MADE_UP);
+    let hear = "read l; echo \"$l\" >> answers.txt";
+    // Both at once; then one after the other, which are two questions.
+    let turn = format!(
+        "{}; {}; {hear}; {}; {hear}; {}; {hear}",
+        asking(3, "rm a"),
+        asking(3, "rm b"),
+        asking(3, "rm c"),
+        asking(3, "rm d")
+    );
+    let mut run = scene.start_with("Do it.", &made_up(&turn));
+    run.answer_when("rm c", &["allow"]);
+    run.answer_when("rm d", &["deny"]);
+    let ended = run.ended();
+    assert_eq!(ended.code, Some(0), "{ended:#?}\n{}", scene.transcript());
+    assert_eq!(scene.states(), ["withdrawn", "used", "denied"]);
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    for (said, times) in [("cancelled", 1), ("\"yes\"", 1), ("\"no\"", 1)] {
+        assert_eq!(diff.matches(said).count(), times, "{said}: {diff}");
+    }
+    let wanted = ended.json()["refusals"].to_string();
+    assert!(wanted.contains("two questions under one id"), "{wanted}");
+    scene.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn one_that_dies_in_the_middle_of_a_question_leaves_neither_it_nor_a_child() {
+    let scene = Scene::new(MADE_UP);
+    // A command line that no other process has.
+    let child = format!("sleep 9{}", std::process::id());
+    for end in ["kill -SEGV $$".to_owned(), "exit 0".to_owned(), format!("(setsid {child} &); exit 3")] {
+        let before = scene.states().len();
+        // A moment, in which it is asked about.
+        let turn = format!("echo kept > kept.txt; {}; sleep 2; {end}", asking(3, "rm a"));
+        let ended = scene.start_with("Do it.", &made_up(&turn)).ended();
+        let summary = ended.json();
+        assert_eq!(
+            (&summary["state"], &summary["files_changed"]),
+            (&"failed".into(), &1.into()),
+            "{ended:#?}"
+        );
+        assert!(!summary["error"].as_str().unwrap().is_empty(), "{summary}");
+        assert_eq!(scene.states()[before..], ["withdrawn"], "{end}");
+        assert_eq!(crate::terminal_agent::processes_with(&child.replace(' ', "\0")), 0, "{end}");
+    }
+    scene.tipstaff(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn what_is_not_understood_is_kept_as_it_came_and_a_flood_is_bounded() {
+    let scene = Scene::with_policy(MADE_UP, "[policy]\ndefault = \"allow\"\n");
+    let update = |update: Value| {
+        let params = json!({ "sessionId": "s", "update": update });
+        json!({ "jsonrpc": "2.0", "method": "session/update", "params": params }).to_string()
+    };
+    let turn = format!(
+        "echo '{{broken'; printf '\\377\\376\\n'; echo '{}'; echo '{}'; echo '{}'; {}; read d; echo \"$d\" > answer.txt; \
+         head -c 5000000 /dev/zero | tr '\\0' a; echo; yes '{}' | head -c 20000000; echo",
+        update(json!({ "sessionUpdate": "telepathy", "thought": [1, 2] })),
+        json!({ "jsonrpc": "2.0", "method": "session/become", "params": { "what": "a bird" } }),
+        json!({ "jsonrpc": "2.0", "id": 4711, "result": { "stopReason": "end_turn" } }),
+        asking(3, "true"),
+        update(
+            json!({ "sessionUpdate": "tool_call_update", "toolCallId": 7, "status": ["x".repeat(5_000)] })
+        ),
+    );
+    let ended = scene.start_with("Do it.", &made_up(&turn)).ended();
+    let summary = ended.json();
+    assert_eq!(summary["state"], "done", "{summary}\n{}", ended.stderr.len());
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("\"yes\""), "its question was answered: {diff}");
+    let exported = scene.tipstaff(&["runs", "export"]).expect(0).stdout;
+    let raw: Vec<&str> = exported.lines().filter(|line| line.contains("\"raw\"")).collect();
+    for kept in ["{broken", "telepathy", "a bird", "4711"] {
+        assert!(raw.iter().any(|line| line.contains(kept)), "{kept}: {}", raw.len());
+    }
+    assert!(exported.len() < 40_000_000, "{}", exported.len());
+    assert!(ended.stderr.contains("bytes were dropped"), "{}", ended.stderr.len());
+    scene.tipstaff(&["audit", "verify"]).expect(0);
 }

@@ -95,7 +95,8 @@ fn one_that_crashes_keeps_its_work() {
 
 #[test]
 fn one_that_floods_is_bounded_and_its_end_is_seen() {
-    let script = "yes '{\"type\":\"assistant\"}' | head -c 60000000; printf '\\377\\000\\033]0;x\\007 no JSON\\n'; \
+    let script = "yes '{\"type\":\"assistant\"}' | head -c 1000000; echo; \
+                  yes \"{\\\"type\\\":\\\"assistant\\\", \\\"x\\\": \\\"$(printf '%01000d' 7)\\\"}\" | head -c 60000000; printf '\\377\\000\\033]0;x\\007 no JSON\\n'; \
                   printf '%0.s[' $(seq 1 20000); echo; head -c 9000000 /dev/zero | tr '\\0' a; echo";
     let scene = Scene::new("claude", CLAUDE, script);
     let ended = scene.run("claude-code", &[]).expect(1);
