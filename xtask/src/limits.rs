@@ -164,7 +164,9 @@ fn of_run(name: &str) -> Option<(&'static str, &'static str)> {
         "file_bytes" => ("rlimit; broker for objects of a push", "the write fails; `push-too-large`"),
         "open_files" => ("rlimit", "open fails inside"),
         "tmp_bytes" => ("tmpfs", "no space left, inside only"),
-        "output_bytes" => ("runner", "the rest is dropped and counted"),
+        "output_bytes" => {
+            ("runner", "the rest is dropped and counted; how an agent ended is read in the last 256 KiB")
+        }
         "push_bytes" | "push_objects" | "push_files" => ("broker", "remote rejected"),
         "egress_sent_bytes" | "egress_received_bytes" => ("broker", "cut, `egress-spent`"),
         "egress_requests" => ("broker", "403, `egress-spent`"),
