@@ -196,6 +196,7 @@ impl ForgeApp {
         match status {
             StatusCode::NO_CONTENT => return Ok(Value::Null),
             status if status.is_success() => {}
+            _ if asked.method == Method::DELETE => return refused("did not take it back"),
             StatusCode::UNAUTHORIZED => {
                 return refused("does not know the app: check its id, its key and this machine's clock");
             }
