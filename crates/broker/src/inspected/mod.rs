@@ -12,6 +12,8 @@ mod judge;
 mod reader;
 mod secrets;
 mod serve;
+#[cfg(test)]
+mod simulated;
 mod trust;
 mod upstream;
 mod writer;

@@ -28,8 +28,10 @@ pub(super) enum NoHead {
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoBody {
-    /// The client went away, or was silent for too long.
+    /// The client went away.
     Gone,
+    /// The client was silent for too long.
+    Slow,
     /// The chunks can't be read in one way.
     Framing,
     /// More than the bound.
@@ -64,11 +66,13 @@ impl BodyState {
 pub(super) struct Reader<R> {
     stream: R,
     buffer: BytesMut,
+    /// How long a piece of a body may be waited for.
+    patience: Duration,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(super) fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+    pub(super) fn new(stream: R, patience: Duration) -> Self {
+        Self { stream, buffer: BytesMut::new(), patience }
     }
 
     /// Waits for more bytes; how many came.
@@ -99,8 +103,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         head::parse(&bytes).map_err(NoHead::Bad)
     }
 
-    /// The next piece of a body; `None` at its end.
+    /// The next piece of a body, as soon as it is there; `None` at its end.
     pub(super) async fn piece(&mut self, state: &mut BodyState) -> Result<Option<Bytes>, NoBody> {
+        tokio::time::timeout(self.patience, self.next_piece(state)).await.unwrap_or(Err(NoBody::Slow))
+    }
+
+    async fn next_piece(&mut self, state: &mut BodyState) -> Result<Option<Bytes>, NoBody> {
         loop {
             match *state {
                 BodyState::Done => return Ok(None),
@@ -204,7 +212,7 @@ mod tests {
     const TIME: Duration = Duration::from_secs(5);
 
     async fn read(input: &[u8]) -> Vec<Result<(String, Vec<u8>), String>> {
-        let mut reader = Reader::new(input);
+        let mut reader = Reader::new(input, Duration::from_secs(60));
         let mut out = Vec::new();
         loop {
             let head = match reader.head(TIME).await {

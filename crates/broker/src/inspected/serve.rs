@@ -1,5 +1,7 @@
 //! One tunnel to an inspected host: the handshake with the client, and its requests one after another.
 
+#[cfg(test)]
+use super::UpstreamTrust;
 use super::answer::{self, Passed};
 use super::judge::{self, Granted, Judged};
 use super::reader::{BodyState, NoBody, NoHead, Reader};
@@ -145,6 +147,30 @@ fn handshake_problem(error: &io::Error) -> String {
     }
 }
 
+/// The requests of one connection to a host that is reached already, both without their TLS.
+#[cfg(test)]
+pub(super) async fn converse_in_memory(
+    shared: &Shared,
+    trust: &UpstreamTrust,
+    mut client: CountedStream,
+    host: tokio::io::DuplexStream,
+) {
+    client.set_idle_limit(shared.config.bounds.tunnel_idle_time);
+    let wanted = Authority { host: "allowed.test".to_owned(), port: 443 };
+    let (read, write) = tokio::io::split(client);
+    let mut upstream = Upstream::new(shared, trust, &wanted);
+    upstream.keep_memory(host).await;
+    let mut conversation = Conversation {
+        shared,
+        wanted: &wanted,
+        reader: Reader::new(read, shared.config.bounds.idle_time),
+        writer: Writer::new(write, shared.config.bounds.tunnel_idle_time),
+        upstream,
+    };
+    while conversation.one().await == Next::Again {}
+    conversation.writer.close().await;
+}
+
 /// What happens to the connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -162,7 +188,7 @@ async fn converse(
     let mut conversation = Conversation {
         shared,
         wanted,
-        reader: Reader::new(read),
+        reader: Reader::new(read, shared.config.bounds.idle_time),
         writer: Writer::new(write, shared.config.bounds.tunnel_idle_time),
         upstream: Upstream::new(shared, &inspection.trust, wanted),
     };
@@ -262,6 +288,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
         let body = match self.reader.whole(&mut state, bounds.rpc_body_bytes).await {
             Ok(body) => body,
             Err(NoBody::Gone) => return Next::Close,
+            Err(NoBody::Slow) => return self.refuse(head, stalled(shared, self.wanted), true).await,
             Err(NoBody::Framing) => {
                 let refusal = ambiguous(self.wanted, "its chunks can be read in two ways".to_owned());
                 return self.refuse(head, refusal, true).await;
@@ -374,6 +401,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
                         format!("a request to {}", self.wanted),
                         "its chunks can be read in two ways",
                     ),
+                    Fault::Stalled => stalled(shared, self.wanted),
                     Fault::Handle(handle) => self.in_body(&handle),
                     Fault::Withdrawn(refusal) => refusal,
                 };
@@ -394,9 +422,19 @@ enum Sending {
 /// Why a request is not sent to its end.
 enum Fault {
     Gone,
+    Stalled,
     Framing,
     Handle(Handle),
     Withdrawn(Refusal),
+}
+
+fn stalled(shared: &Shared, wanted: &Authority) -> Refusal {
+    let time = shared.config.bounds.idle_time.as_secs();
+    Refusal::new(
+        Rule::LimitReached,
+        format!("a request to {wanted}"),
+        format!("nothing more of its body came in {time} s"),
+    )
 }
 
 /// Waits until the warrant has changed so that the request would not be let through any more, and says why.
@@ -442,6 +480,7 @@ async fn pump<R: AsyncRead + Unpin>(
                     break None;
                 }
                 Err(NoBody::Gone) => break Some(Fault::Gone),
+                Err(NoBody::Slow) => break Some(Fault::Stalled),
                 Err(NoBody::Framing | NoBody::TooLarge) => break Some(Fault::Framing),
             }
         };

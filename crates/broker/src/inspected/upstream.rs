@@ -45,6 +45,14 @@ impl<'a> Upstream<'a> {
         Self { shared, trust, wanted, open: None }
     }
 
+    /// Takes a connection in memory for the next request.
+    #[cfg(test)]
+    pub(super) async fn keep_memory(&mut self, stream: tokio::io::DuplexStream) {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        self.open = Some(Open { sender, head_left: Arc::default() });
+    }
+
     /// Closes the connection, with whatever is still on its way.
     pub(super) fn close(&mut self) {
         self.open = None;

@@ -55,7 +55,7 @@ impl Resolver for Never {
 }
 
 /// A broker's inside, with time standing still from here on.
-async fn inside() -> (tempfile::TempDir, Arc<Shared>) {
+pub(crate) async fn inside() -> (tempfile::TempDir, Arc<Shared>) {
     inside_of(Arc::new(Silent), None).await
 }
 
@@ -106,7 +106,7 @@ pub(crate) async fn converse(shared: &Arc<Shared>, near: DuplexStream) {
     serve(Arc::clone(shared), Link::Memory(near)).await;
 }
 
-fn client_of(shared: &Arc<Shared>) -> (DuplexStream, CountedStream) {
+pub(crate) fn client_of(shared: &Arc<Shared>) -> (DuplexStream, CountedStream) {
     let (far, near) = duplex(64 * 1024);
     let idle = shared.config.bounds.idle_time;
     (far, CountedStream::new(Link::Memory(near), Arc::clone(&shared.counters), idle))
