@@ -40,7 +40,8 @@ impl Engine for Aider {
     }
 
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
-        let asked = Checked::new(self.kind(), &MODELS, request)?.unattended(self.kind())?;
+        let asked =
+            Checked::new(self.kind(), &MODELS, request)?.unattended(self.kind())?.anew(self.kind())?;
         let (prefix, address, below, key) = dialect(asked.provider);
         let mut argv = words([
             PROGRAM.name,

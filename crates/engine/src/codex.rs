@@ -55,7 +55,6 @@ impl Engine for Codex {
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
         if request.attended {
-            resumed(request)?;
             return Ok(Invocation {
                 argv: words([PROGRAM.name, "app-server"]),
                 env: variables([("OPENAI_API_KEY", PLACEHOLDER), ("NO_COLOR", "1")]),
@@ -71,7 +70,7 @@ impl Engine for Codex {
             "--dangerously-bypass-approvals-and-sandbox",
             "--color=never",
         ]);
-        if let Some(session) = resumed(request)? {
+        if let Some(session) = asked.resume() {
             argv.extend(words(["resume", session]));
         }
         argv.push("-".to_owned());
@@ -95,7 +94,7 @@ impl Engine for Codex {
         request: &EngineRequest<'_>,
     ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
-        Ok(Some(Box::new(AppServer::new(asked.prompt, resumed(request)?))))
+        Ok(Some(Box::new(AppServer::new(asked.prompt, asked.resume()))))
     }
 
     fn action_of(&self, name: &str, input: &Value) -> Action {
@@ -104,21 +103,6 @@ impl Engine for Codex {
 
     fn session_folders(&self) -> &'static [&'static str] {
         &[".codex/sessions"]
-    }
-}
-
-/// The session that is continued. Its id is what an agent said once: it is never an option.
-fn resumed<'a>(request: &EngineRequest<'a>) -> Result<Option<&'a str>, EngineError> {
-    let is_id = |id: &&str| {
-        (1..=128).contains(&id.len())
-            && !id.starts_with('-')
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    match request.resume {
-        Some(id) if !is_id(&id) => {
-            Err(EngineError::Unusable("the id of the session that is continued is none of Codex"))
-        }
-        id => Ok(id),
     }
 }
 

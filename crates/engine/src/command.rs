@@ -31,6 +31,9 @@ impl Engine for Command {
         if argv.first().is_some_and(String::is_empty) {
             return Err(EngineError::Unusable("the program's name is empty"));
         }
+        if request.resume.is_some() {
+            return Err(EngineError::NotResumable(self.kind()));
+        }
         argv.extend(request.prompt.map(ToOwned::to_owned));
         if argv.iter().any(|part| part.contains('\0')) {
             return Err(EngineError::Unusable("an argument holds a NUL byte"));
@@ -58,6 +61,7 @@ mod tests {
             home: "/home/agent",
             may_write: true,
             attended: false,
+            keeps_session: false,
             resume: None,
         }
     }

@@ -58,7 +58,8 @@ impl Engine for Coven {
     }
 
     fn invocation(&self, request: &EngineRequest<'_>) -> Result<Invocation, EngineError> {
-        let asked = Checked::new(self.kind(), &MODELS, request)?.unattended(self.kind())?;
+        let asked =
+            Checked::new(self.kind(), &MODELS, request)?.unattended(self.kind())?.anew(self.kind())?;
         let (brief, result) = (".tipstaff/brief.json", asked.at_home(".tipstaff/result.json"));
         let mut argv = words(["sh", "-c", SCRIPT, "tipstaff-agent", &result, PROGRAM.name, "--headless"]);
         argv.extend(words(["--context", &asked.at_home(brief), "--output", &result]));

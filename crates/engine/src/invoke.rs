@@ -13,6 +13,9 @@ pub(crate) const INSTRUCTIONS: &str = ".tipstaff/instructions.md";
 /// Where the prompt is, relative to the home.
 const PROMPT: &str = ".tipstaff/prompt.md";
 
+/// Longest id of a session, in bytes.
+const LONGEST_SESSION: usize = 128;
+
 /// Longest name of a model or a provider, in bytes.
 const NAME: usize = 200;
 
@@ -37,6 +40,7 @@ impl<'a> Checked<'a> {
         let prompt = checked_prompt(kind, request)?;
         let model = checked_model(request.model.unwrap_or(models.default))?;
         let provider = checked_provider(request.provider.unwrap_or(models.provider))?;
+        checked_session(request)?;
         Ok(Self { prompt, model, provider, instructions: instructions(request), request })
     }
 
@@ -67,6 +71,16 @@ impl<'a> Checked<'a> {
     /// Where the prompt is.
     pub(crate) fn prompt_path(&self) -> String {
         self.at_home(PROMPT)
+    }
+
+    /// That no session is to be continued.
+    pub(crate) fn anew(self, kind: EngineKind) -> Result<Self, EngineError> {
+        if self.request.resume.is_some() { Err(EngineError::NotResumable(kind)) } else { Ok(self) }
+    }
+
+    /// Whether the session is kept beyond the run, or was before it.
+    pub(crate) const fn has_session(&self) -> bool {
+        self.request.keeps_session || self.request.resume.is_some()
     }
 
     /// That nobody wants to speak with it while it works.
@@ -107,6 +121,21 @@ pub(crate) fn checked_prompt<'a>(
         return Err(EngineError::Unusable("the prompt or the instructions hold a NUL byte"));
     }
     Ok(prompt)
+}
+
+/// The session that is continued. Its id is what an agent said once: it is never an option, and no path.
+pub(crate) fn checked_session<'a>(request: &EngineRequest<'a>) -> Result<Option<&'a str>, EngineError> {
+    let is_id = |id: &&str| {
+        (1..=LONGEST_SESSION).contains(&id.len())
+            && id.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    match request.resume {
+        Some(id) if !is_id(&id) => Err(EngineError::Unusable(
+            "the id of the session that is continued is none: it is not letters, digits, '-' and '_'",
+        )),
+        id => Ok(id),
+    }
 }
 
 /// A model's name, looked through.

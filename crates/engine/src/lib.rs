@@ -44,6 +44,8 @@ pub struct EngineRequest<'a> {
     pub may_write: bool,
     /// Whether the agent is spoken with while it works, by the engine's [`Conversation`].
     pub attended: bool,
+    /// Whether the agent's session is kept, so that another run can continue it.
+    pub keeps_session: bool,
     /// The agent's own id of the session that is continued; its files are in the home folder then.
     pub resume: Option<&'a str>,
 }
@@ -130,6 +132,11 @@ pub enum EngineError {
         "the {0} engine can't be attended: it asks nobody and can't be told anything while it works; leave away --attended, or choose an engine that can (docs/engines.md)"
     )]
     NotAttended(EngineKind),
+    /// This engine can't continue a session.
+    #[error(
+        "the {0} engine can't continue a session: begin a new run, or choose an engine that can (docs/engines.md)"
+    )]
+    NotResumable(EngineKind),
     /// A command was given to an engine that brings its own.
     #[error("the {0} engine runs its own program: leave away the command after --, or use --engine command")]
     CommandNotTaken(EngineKind),
@@ -144,6 +151,7 @@ impl EngineError {
             Self::Unusable(_) => "engine-command-unusable",
             Self::NoPrompt(_) => "engine-no-prompt",
             Self::NotAttended(_) => "engine-not-attended",
+            Self::NotResumable(_) => "session-not-resumable",
             Self::CommandNotTaken(_) => "engine-command-not-taken",
         }
     }

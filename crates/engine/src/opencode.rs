@@ -76,7 +76,11 @@ impl Engine for OpenCode {
             words([PROGRAM.name, "acp", "--pure"])
         } else {
             home.insert(0, asked.prompt_file());
-            asked.reading_prompt(words([PROGRAM.name, "run", "--format=json", "--thinking", "--pure"]))
+            let mut argv = words([PROGRAM.name, "run", "--format=json", "--thinking", "--pure"]);
+            if let Some(session) = asked.resume() {
+                argv.push(format!("--session={session}"));
+            }
+            asked.reading_prompt(argv)
         };
         Ok(Invocation {
             argv,

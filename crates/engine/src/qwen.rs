@@ -63,6 +63,9 @@ impl Engine for Qwen {
         let context = HomeFile { path: ".qwen/QWEN.md".to_owned(), content: asked.instructions.clone() };
         let mut home = vec![json_file(".qwen/settings.json", &settings), context];
         if !asked.attended() {
+            if let Some(session) = asked.resume() {
+                argv.push(format!("--resume={session}"));
+            }
             argv = asked.reading_prompt(argv);
             home.insert(0, asked.prompt_file());
         }

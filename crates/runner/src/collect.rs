@@ -86,6 +86,7 @@ pub(crate) async fn collect(
             workspace: prepared.workspace.clone(),
             grants: Vec::new(),
             read_only_mounts: prepared.read_only_mounts.iter().chain(&prepared.exclude).cloned().collect(),
+            home_folders: Vec::new(),
             env: env.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             argv: ["sh", "-c", SCRIPT, "tipstaff-collect"].into_iter().map(OsString::from).collect(),
             stdio: StdioPolicy::PIPED_OUTPUT,

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use tipstaff_engine::EngineRequest;
-use tipstaff_model::{Limits, TaskSpec, Warrant, WarrantKind};
+use tipstaff_model::{Limits, PrivacyClass, TaskSpec, Warrant, WarrantKind};
 use tipstaff_sandbox::{
-    Access, BrokerListener, ExecPolicy, ReadOnlyMount, RunIdentity, SandboxLimits, SandboxSpec, StdioPolicy,
-    ToolchainGrant, Workspace,
+    Access, BrokerListener, ExecPolicy, HomeFolder, ReadOnlyMount, RunIdentity, SandboxLimits, SandboxSpec,
+    StdioPolicy, ToolchainGrant, Workspace,
 };
 
 /// What the sandbox of a run is made of besides its warrant.
@@ -20,6 +20,8 @@ pub struct SandboxRules {
     pub grants: Vec<ToolchainGrant>,
     /// Lent objects and the like.
     pub read_only_mounts: Vec<ReadOnlyMount>,
+    /// Folders of the home that outlast the sandbox.
+    pub home_folders: Vec<HomeFolder>,
     /// Variables besides the fixed ones.
     pub env: Vec<(String, String)>,
     /// The command.
@@ -50,6 +52,7 @@ pub fn engine_request(task: &TaskSpec, kind: WarrantKind) -> EngineRequest<'_> {
         home: tipstaff_sandbox::INSIDE_HOME,
         may_write: kind.may_write(),
         attended: task.attended,
+        keeps_session: task.privacy == PrivacyClass::Org,
         resume: task.resumes.as_ref().map(|resumed| resumed.session.as_str()),
     }
 }
@@ -71,7 +74,17 @@ pub fn compile_limits(limits: &Limits) -> SandboxLimits {
 /// The sandbox of a warrant. Every bit of it that grants something is read from the warrant here and nowhere else.
 #[must_use]
 pub fn compile_spec(warrant: &Warrant, rules: SandboxRules) -> SandboxSpec {
-    let SandboxRules { identity, workspace, grants, read_only_mounts, mut env, argv, stdio, agent } = rules;
+    let SandboxRules {
+        identity,
+        workspace,
+        grants,
+        read_only_mounts,
+        home_folders,
+        mut env,
+        argv,
+        stdio,
+        agent,
+    } = rules;
     // Without a granted host there is nothing behind a proxy, and programs fail at once instead of asking for it. An
     // agent is told all the same: what it tried is refused by name then, and seen.
     if agent || !warrant.egress.is_empty() {
@@ -96,6 +109,7 @@ pub fn compile_spec(warrant: &Warrant, rules: SandboxRules) -> SandboxSpec {
         limits,
         grants,
         read_only_mounts,
+        home_folders,
         env,
         argv,
         cwd: PathBuf::from(tipstaff_sandbox::INSIDE_WORK),

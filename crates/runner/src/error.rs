@@ -2,7 +2,7 @@
 
 use tipstaff_broker::BrokerError;
 use tipstaff_engine::EngineError;
-use tipstaff_model::{ControlPlaneError, EngineKind, ExitReason, Refusal};
+use tipstaff_model::{ControlPlaneError, EngineKind, ExitReason, Refusal, RunId};
 use tipstaff_sandbox::SandboxError;
 
 /// Why a run could not be carried out to its end.
@@ -85,6 +85,25 @@ pub enum RunnerError {
         /// Why not.
         why: String,
     },
+    /// The work of the run that is continued can't be brought back.
+    #[error(
+        "the work of run {short} can't be brought back: {why}; apply its change with `tipstaff runs apply {short}`, and begin a new run on top of it",
+        short = .run.short()
+    )]
+    EarlierWork {
+        /// The run that is continued.
+        run: RunId,
+        /// Why.
+        why: String,
+    },
+    /// The session that was kept of a run can't be used.
+    #[error("the session that was kept of run {} can't be used: {why}; begin a new run instead", .run.short())]
+    SessionUnusable {
+        /// The run.
+        run: RunId,
+        /// Why.
+        why: String,
+    },
     /// Less than the reserve is free on the disk that holds the state.
     #[error(
         "only {free_mib} MiB are free on the disk of {place}; {wanted_mib} MiB are needed to start a run: free some, or move TIPSTAFF_HOME"
@@ -119,6 +138,8 @@ impl RunnerError {
             Self::SetupUnusable(_) => "setup-unusable",
             Self::SetupCopy { .. } => "setup-copy-refused",
             Self::Io { .. } => "runner-io",
+            Self::EarlierWork { .. } => "earlier-work",
+            Self::SessionUnusable { .. } => "session-unusable",
             Self::DiskNearlyFull { .. } => "disk-nearly-full",
         }
     }
@@ -135,6 +156,7 @@ impl RunnerError {
             Self::SetupFailed(_) | Self::SetupUnusable(_) => ExitReason::SetupFailed,
             Self::SetupCopy { .. } => ExitReason::Refused,
             Self::DiskNearlyFull { .. } => ExitReason::OutOfDisk,
+            Self::EarlierWork { .. } | Self::SessionUnusable { .. } => ExitReason::Internal,
             Self::Broker(_) | Self::Inspection(_) | Self::ControlPlane(_) | Self::Io { .. } => {
                 ExitReason::Internal
             }

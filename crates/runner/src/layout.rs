@@ -27,6 +27,7 @@ impl Layout {
             layout.runs(),
             layout.results(),
             layout.setups(),
+            layout.sessions(),
         ] {
             DirBuilder::new()
                 .recursive(true)
@@ -101,6 +102,24 @@ impl Layout {
     #[must_use]
     pub fn result(&self, run: RunId) -> PathBuf {
         self.results().join(format!("{run}.git"))
+    }
+
+    /// Sessions of agents that were kept, sealed: one folder for each org.
+    #[must_use]
+    pub fn sessions(&self) -> PathBuf {
+        self.home.join("sessions")
+    }
+
+    /// The session that was kept of one run, sealed.
+    #[must_use]
+    pub fn session(&self, org: OrgId, run: RunId) -> PathBuf {
+        self.sessions().join(org.to_string()).join(format!("{run}.sealed"))
+    }
+
+    /// Where the agent of a live run has the folders of its session.
+    #[must_use]
+    pub fn run_session(&self, run: RunId) -> PathBuf {
+        self.run(run).join("session")
     }
 
     /// The patch of a change whose push was refused: kept for a person to look at, never applied by us.

@@ -2,7 +2,7 @@
 
 use crate::supervise::Cancel;
 use crate::supervise::Stall;
-use crate::{Layout, RunLock, RunnerError};
+use crate::{EarlierWork, KeptSession, Layout, RunLock, RunnerError};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use tipstaff_model::{
 };
 use tipstaff_sandbox::{Running, Sandbox, SandboxSpec, ToolchainGrant};
 use tipstaff_seal::redact::Redactor;
-use tipstaff_seal::{SignedWarrant, VerifyingKey};
+use tipstaff_seal::{FileKey, SignedWarrant, VerifyingKey};
 
 /// What a runner is made of.
 pub struct RunnerConfig {
@@ -78,8 +78,21 @@ pub struct Job {
     pub setup: Option<crate::JobSetup>,
     /// Takes secrets out of everything that the run says; knows the live ones.
     pub redactor: Redactor,
+    /// The key under which the agent's session is sealed when the run has ended; `None` where none is kept.
+    pub session_key: Option<FileKey>,
+    /// The session and the work that the run continues.
+    pub resumed: Option<JobResumed>,
     /// The policies of the org, the project, the agent and the run; the repository's own is read at the base commit.
     pub policies: Policies,
+}
+
+/// What a run continues.
+#[derive(Debug, Clone)]
+pub struct JobResumed {
+    /// The agent's session, as it was kept.
+    pub session: KeptSession,
+    /// The work so far; `None` where nothing was pushed, or it was thrown away.
+    pub work: Option<EarlierWork>,
 }
 
 /// What a run needs to have hosts inspected.

@@ -9,7 +9,7 @@ use crate::narrowing;
 use crate::session::{BUFFER, Listener, Session};
 use crate::talk::{Attendance, Attended, End, Present};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tipstaff_broker::{BrokerHandle, BudgetEnd};
 use tipstaff_model::{Clock, ControlPlane, ControlPlaneError, ExitReason, LiveWarrant, Warrant};
@@ -104,8 +104,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) observer: &'a dyn Observer,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) cancel: &'a Cancel,
-    /// What grows while the run writes: the overlay's upper layer or the clone.
-    pub(crate) measured: Option<PathBuf>,
+    /// What grows while the run writes: the overlay's upper layer or the clone, and the folders of its session.
+    pub(crate) measured: Vec<PathBuf>,
     /// Bytes that `measured` held before the run.
     pub(crate) measured_before: u64,
     /// The run's own time.
@@ -141,13 +141,22 @@ fn pump(fd: Option<OwnedFd>, stream: Stream, to: mpsc::Sender<Chunk>) -> Result<
     Ok(())
 }
 
-/// Bytes of the workspace's growth, or `None` when the measure is not to be trusted, which counts as too much.
-fn growth(path: &Path, before: u64) -> Option<u64> {
-    match tree_usage(path, UsageBound::default()) {
-        Ok(usage) if usage.complete => Some(usage.bytes.saturating_sub(before)),
-        Ok(_) => None,
-        Err(_) => Some(0),
+/// Bytes by which the trees together have grown, or `None` when the measure is not to be trusted, which counts as too much.
+fn growth(paths: &[PathBuf], before: u64) -> Option<u64> {
+    let mut bytes = 0_u64;
+    for path in paths {
+        match tree_usage(path, UsageBound::default()) {
+            Ok(usage) if usage.complete => bytes = bytes.saturating_add(usage.bytes),
+            Ok(_) => return None,
+            Err(_) => {}
+        }
     }
+    Some(bytes.saturating_sub(before))
+}
+
+/// Bytes of the trees together, before anybody writes there.
+pub(crate) fn measured_before(paths: &[PathBuf]) -> u64 {
+    growth(paths, 0).unwrap_or(0)
 }
 
 /// How we end a run.
@@ -374,11 +383,12 @@ fn limit_of(exit: &Exit) -> Option<ExitReason> {
 
 /// Whether the run has used up its disk, or the machine's; says which.
 async fn measure(watch: &Watch<'_>) -> (Option<u64>, Option<String>) {
-    let Some(path) = watch.measured.clone() else { return (None, None) };
+    let Some(place) = watch.measured.first().cloned() else { return (None, None) };
+    let paths = watch.measured.clone();
     let before = watch.measured_before;
     let bound = watch.warrant.warrant().limits.disk_bytes;
     let (grown, free) =
-        tokio::task::spawn_blocking(move || (growth(&path, before), crate::prepare::free_bytes(&path)))
+        tokio::task::spawn_blocking(move || (growth(&paths, before), crate::prepare::free_bytes(&place)))
             .await
             .unwrap_or((None, None));
     let trouble = match grown {

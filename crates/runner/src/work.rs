@@ -5,10 +5,11 @@ use crate::announce::Observer;
 use crate::collect::no_listener;
 use crate::compile::{SandboxRules, compile_spec};
 use crate::home::furnish;
+use crate::kept;
 use crate::prepare::Prepared;
 use crate::runner::{Job, Runner};
 use crate::session::Session;
-use crate::supervise::{Supervised, Watch, supervise};
+use crate::supervise::{Supervised, Watch, measured_before, supervise};
 use crate::talk::Attended;
 use crate::trust;
 use std::net::TcpListener;
@@ -44,6 +45,18 @@ impl Runner {
         let warrant = live.warrant();
         let run = warrant.run;
         let chosen = engine(job.task.engine);
+        self.bring_back(job, live, prepared, control).await?;
+        let mut measured = vec![prepared.measured.clone()];
+        let home_folders = match &job.resumed {
+            None if job.session_key.is_none() => Vec::new(),
+            resumed => {
+                let root = self.config.layout.run_session(run);
+                let session = resumed.as_ref().map(|resumed| &resumed.session);
+                let made = kept::furnish(&root, chosen.session_folders(), session, &prepared.identity)?;
+                measured.push(root);
+                made
+            }
+        };
         let (argv, mount) = furnish(invocation, &self.config.layout.run(run).join("home"))?;
         let mut read_only_mounts = prepared.read_only_mounts.clone();
         read_only_mounts.extend(mount);
@@ -62,6 +75,7 @@ impl Runner {
                 workspace: prepared.workspace.clone(),
                 grants: self.config.grants.clone(),
                 read_only_mounts,
+                home_folders,
                 env,
                 argv,
                 stdio: if attended.is_some() { StdioPolicy::PIPED } else { StdioPolicy::PIPED_OUTPUT },
@@ -71,8 +85,7 @@ impl Runner {
         let kinds = [EventKind::Stdout, EventKind::Stderr];
         let reader = if attended.is_some() { chosen.attended_reader() } else { chosen.reader() };
         let mut session = Session::new(&job.redactor, reader, warrant.limits.output_bytes, kinds);
-        let before = tipstaff_sandbox::tree_usage(&prepared.measured, Default::default())
-            .map_or(0, |usage| usage.bytes);
+        let before = measured_before(&measured);
         // No audit, no action: the start is on record before it happens.
         let draft = AuditDraft::new(format!("run:{run}"), AuditAction::SandboxStarted, format!("run:{run}"))
             .with("warrant", warrant.id)
@@ -106,7 +119,7 @@ impl Runner {
                 observer: observer.as_ref(),
                 clock: self.config.clock.as_ref(),
                 cancel: &job.cancel,
-                measured: Some(prepared.measured.clone()),
+                measured,
                 measured_before: before,
                 wall: Duration::from_millis(warrant.limits.wall_ms),
                 stall: self.config.stall,

@@ -46,8 +46,8 @@ pub use probe::{LayerReport, LayerState, ProbeReport};
 pub use running::{Exit, ExitCause, Running, Usage};
 pub use sandbox::{Sandbox, SandboxConfig};
 pub use spec::{
-    Access, BrokerListener, ExecPolicy, ReadOnlyMount, SandboxSpec, Stdio, StdioPolicy, ToolchainGrant,
-    Workspace,
+    Access, BrokerListener, ExecPolicy, HomeFolder, ReadOnlyMount, SandboxSpec, Stdio, StdioPolicy,
+    ToolchainGrant, Workspace,
 };
 pub use start::Baseline;
 pub use toolchain::{Discovery, SkippedToolchain, discover_toolchains, find_toolchains};

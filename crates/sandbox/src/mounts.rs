@@ -2,7 +2,7 @@
 //! operations, the Landlock rules and the plan are all made, so that they cannot disagree.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::landlock::{self, LandlockRule};
@@ -104,6 +104,7 @@ impl MountTable {
         table.kernel(layout)?;
         table.scratch(spec)?;
         table.installed(spec)?;
+        table.home_folders(spec)?;
         table.workspace(spec)?;
         table.seal("/");
         Ok(table)
@@ -217,6 +218,22 @@ impl MountTable {
         Ok(())
     }
 
+    fn home_folders(&mut self, spec: &SandboxSpec) -> Result<(), SandboxError> {
+        for folder in &spec.home_folders {
+            let below = folder.inside.strip_prefix(INSIDE_HOME).ok();
+            let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+            if !below.is_some_and(|below| !below.as_os_str().is_empty() && plain(below)) {
+                let inside = folder.inside.display();
+                return Err(SandboxError::spec(format!("{inside} is no folder of the home folder")));
+            }
+            let idmap = owner_to_map(spec, &folder.host)?;
+            let copy = Staged::Copy { host: folder.host.clone(), is_directory: true, idmap };
+            self.push(&folder.inside, Source::Staged(copy), true, false);
+            self.allow(&folder.inside, work_rights(true, false))?;
+        }
+        Ok(())
+    }
+
     fn workspace(&mut self, spec: &SandboxSpec) -> Result<(), SandboxError> {
         let executable = spec.exec == ExecPolicy::Any;
         let writable = spec.access == Access::ReadWrite;
@@ -265,14 +282,11 @@ fn work_rights(writable: bool, executable: bool) -> u64 {
 
 /// Whose files must appear as the run's user's: the owner's, unless it is that user already.
 fn owner_to_map(spec: &SandboxSpec, path: &Path) -> Result<Option<Owner>, SandboxError> {
-    let status = path.symlink_metadata().map_err(|error| {
-        SandboxError::spec(format!("the workspace {} is unusable: {error}", path.display()))
-    })?;
+    let status = path
+        .symlink_metadata()
+        .map_err(|error| SandboxError::spec(format!("{} is unusable: {error}", path.display())))?;
     if !status.is_dir() || !path.is_absolute() {
-        return Err(SandboxError::spec(format!(
-            "the workspace {} is not an absolute directory",
-            path.display()
-        )));
+        return Err(SandboxError::spec(format!("{} is not an absolute directory", path.display())));
     }
     let owner = Owner { uid: status.uid(), gid: status.gid() };
     let is_own = owner.uid == spec.identity.uid() && owner.gid == spec.identity.gid();
@@ -283,9 +297,7 @@ fn owner_to_map(spec: &SandboxSpec, path: &Path) -> Result<Option<Owner>, Sandbo
 pub(crate) fn check_inside(inside: &Path) -> Result<(), SandboxError> {
     const RESERVED: [&str; 9] =
         ["/usr", "/proc", "/dev", "/sys", "/etc", "/tmp", "/run", "/var", INSIDE_WORK];
-    let plain = inside
-        .components()
-        .all(|part| matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_)));
+    let plain = inside.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let reserved = RESERVED.iter().any(|place| inside.starts_with(place)) || inside == Path::new(INSIDE_HOME);
     let covers = inside == Path::new("/") || Path::new(INSIDE_HOME).starts_with(inside);
     if !inside.is_absolute() || !plain || reserved || covers {

@@ -117,6 +117,15 @@ pub struct ReadOnlyMount {
     pub inside: PathBuf,
 }
 
+/// A directory of the run's own that lies in its home folder and outlasts the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeFolder {
+    /// The directory on the host: the run's alone, and the run's user's. What is in it is the command's to make.
+    pub host: PathBuf,
+    /// The absolute path inside, below the home folder.
+    pub inside: PathBuf,
+}
+
 /// Everything about one sandbox.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
@@ -136,6 +145,8 @@ pub struct SandboxSpec {
     pub grants: Vec<ToolchainGrant>,
     /// Other read-only files.
     pub read_only_mounts: Vec<ReadOnlyMount>,
+    /// Parts of the home folder that outlast the sandbox: always writable, nothing in them can be executed.
+    pub home_folders: Vec<HomeFolder>,
     /// Variables besides the fixed ones; see [`environment_check`](crate::environment_check).
     pub env: Vec<(String, String)>,
     /// The command: a program (looked up in `PATH` inside when it has no slash) and its arguments.
@@ -162,6 +173,7 @@ impl SandboxSpec {
             limits: SandboxLimits::default(),
             grants: Vec::new(),
             read_only_mounts: Vec::new(),
+            home_folders: Vec::new(),
             env: Vec::new(),
             argv: argv.into_iter().map(Into::into).collect(),
             cwd: PathBuf::from(INSIDE_WORK),

@@ -4,6 +4,7 @@
 mod cipher;
 mod digest;
 mod error;
+mod file;
 pub mod handle;
 pub mod kek;
 mod keychain;
@@ -21,6 +22,7 @@ pub mod warrant;
 
 pub use digest::StreamDigest;
 pub use error::SealError;
+pub use file::{FileKey, SEALED_FILE_LIMIT};
 pub use handle::Handle;
 pub use kek::{KekSource, RingKey};
 pub use redact::{Finding, RedactStream, Redactor};

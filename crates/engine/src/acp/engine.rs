@@ -2,7 +2,7 @@
 
 use super::{Output, Setup, Talk};
 use crate::invoke::{
-    checked_model, checked_prompt, checked_provider, instructions, provider_env, toml_string, upstream,
+    checked_model, checked_prompt, checked_provider, checked_session, instructions, provider_env, toml_string, upstream,
 };
 use crate::session::JsonLines;
 use crate::{
@@ -50,6 +50,7 @@ impl Engine for Acp {
             return Err(EngineError::Unusable("an argument holds a NUL byte"));
         }
         checked_prompt(self.kind(), request)?;
+        checked_session(request)?;
         let model = request.model.map(checked_model).transpose()?;
         let provider = request.provider.map(checked_provider).transpose()?;
         let env = provider.map(|provider| provider_env(request, provider, model)).unwrap_or_default();

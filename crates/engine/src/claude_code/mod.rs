@@ -60,7 +60,13 @@ impl Engine for ClaudeCode {
             // Its permission prompts have nobody to answer them; the sandbox is the wall.
             words(["--permission-mode=bypassPermissions"])
         });
-        argv.extend(words(["--strict-mcp-config", "--no-session-persistence"]));
+        argv.push("--strict-mcp-config".to_owned());
+        if !asked.has_session() {
+            argv.push("--no-session-persistence".to_owned());
+        }
+        if let Some(session) = asked.resume() {
+            argv.push(format!("--resume={session}"));
+        }
         argv.push(format!("--model={}", asked.model));
         argv.push(format!("--append-system-prompt-file={}", asked.at_home(INSTRUCTIONS)));
         if !asked.may_write() {
@@ -106,6 +112,10 @@ impl Engine for ClaudeCode {
     ) -> Result<Option<Box<dyn Conversation>>, EngineError> {
         let asked = Checked::new(self.kind(), &MODELS, request)?;
         Ok(Some(Box::new(talk::Talk::new(asked.prompt))))
+    }
+
+    fn session_folders(&self) -> &'static [&'static str] {
+        &[".claude/projects"]
     }
 }
 

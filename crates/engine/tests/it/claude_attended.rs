@@ -22,6 +22,7 @@ fn request(prompt: &str) -> EngineRequest<'_> {
         home: "/home/agent",
         may_write: true,
         attended: true,
+        keeps_session: false,
         resume: None,
     }
 }

@@ -27,6 +27,7 @@ fn request(resume: Option<&str>) -> EngineRequest<'_> {
         home: "/home/agent",
         may_write: true,
         attended: true,
+        keeps_session: false,
         resume,
     }
 }

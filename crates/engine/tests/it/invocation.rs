@@ -14,6 +14,7 @@ fn request(prompt: &str) -> EngineRequest<'_> {
         home: "/home/agent",
         may_write: true,
         attended: false,
+        keeps_session: false,
         resume: None,
     }
 }

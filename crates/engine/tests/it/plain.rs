@@ -191,6 +191,7 @@ fn the_brief_keeps_to_the_contract_and_holds_no_token() {
         home: "/home/agent",
         may_write: true,
         attended: false,
+        keeps_session: false,
         resume: None,
     };
     let brief = |request: &EngineRequest<'_>| -> Value {

@@ -73,6 +73,7 @@ impl Runner {
                         host: laid.content.clone(),
                         inside: ARCHIVE_INSIDE.into(),
                     }],
+                    home_folders: Vec::new(),
                     env: Vec::new(),
                     argv: ["sh", "-c", LAY].into_iter().map(OsString::from).collect(),
                     stdio: StdioPolicy::PIPED_OUTPUT,

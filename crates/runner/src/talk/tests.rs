@@ -312,7 +312,7 @@ impl Stage {
             observer: &self.plane,
             clock: self.clock.as_ref(),
             cancel: &cancel,
-            measured: None,
+            measured: Vec::new(),
             measured_before: 0,
             wall: TIMEOUT,
             stall: Stall::default(),

@@ -1,6 +1,6 @@
 //! What is visible, and what can be written and executed.
 
-use tipstaff_sandbox::{Access, ExecPolicy, ReadOnlyMount, ToolchainGrant, Workspace};
+use tipstaff_sandbox::{Access, ExecPolicy, HomeFolder, ReadOnlyMount, ToolchainGrant, Workspace};
 
 use crate::support::{Layered, directory, refine, run, said, sandbox, script};
 
@@ -156,4 +156,38 @@ fn a_server_with_many_open_descriptors_starts_sandboxes_as_any_other() {
     let output = run(&script(layered.workspace(), "cat below.txt; touch x; ls /proc/self/fd | wc -l"));
     assert_eq!(output.stdout, "below\n4\n", "{output:?}");
     drop(held);
+}
+
+#[test]
+fn a_folder_of_the_home_outlasts_the_sandbox_and_nothing_in_it_runs() {
+    let place = directory();
+    let host = place.path().join("kept");
+    std::fs::create_dir(&host).unwrap();
+    let inside = std::path::PathBuf::from("/home/agent/.agent/sessions");
+    let text = "umask 077; cd ~/.agent/sessions && echo one >> log && cp /bin/true t && ./t && echo ran; \
+                echo x > ~/.agent/beside && cat log; rmdir ~/.agent/sessions || mv ~/.agent ~/other || echo stays";
+    for (round, strict) in [(1, false), (2, true)] {
+        let mut spec = script(Workspace::Empty, text);
+        if strict {
+            spec = refine(spec);
+        }
+        if spec.identity.is_dedicated() && round == 1 {
+            std::os::unix::fs::lchown(&host, Some(spec.identity.uid()), Some(spec.identity.uid())).unwrap();
+        }
+        spec.home_folders = vec![HomeFolder { host: host.clone(), inside: inside.clone() }];
+        let output = run(&spec);
+        assert!(output.stdout.ends_with("stays\n") && !output.stdout.contains("ran"), "{output:?}");
+        assert_eq!(output.stdout.matches("one").count(), round, "{output:?}");
+    }
+    assert_eq!(std::fs::read_to_string(host.join("log")).unwrap(), "one\none\n");
+    for wrong in ["/home/agent", "/home/agent/../x", "/home/other", "/work/x", "sessions"] {
+        let mut spec = script(Workspace::Empty, "true");
+        spec.home_folders = vec![HomeFolder { host: host.clone(), inside: wrong.into() }];
+        let error = sandbox().start(&spec).expect_err(wrong);
+        assert_eq!(error.code(), "sandbox-spec-invalid", "{wrong}");
+    }
+    std::os::unix::fs::symlink("/etc", place.path().join("link")).unwrap();
+    let mut spec = script(Workspace::Empty, "true");
+    spec.home_folders = vec![HomeFolder { host: place.path().join("link"), inside }];
+    assert!(sandbox().start(&spec).is_err(), "a link is no folder of the run's own");
 }

@@ -290,6 +290,7 @@ async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen
         home: tipstaff_sandbox::INSIDE_HOME,
         may_write: role.template().kind.may_write(),
         attended: engine(engine_kind).is_always_attended(),
+        keeps_session: false,
         resume: None,
     };
     engine(engine_kind)
@@ -463,6 +464,7 @@ async fn dry_run(
         workspace: Workspace::Empty,
         grants: runner.grants().to_vec(),
         read_only_mounts: Vec::new(),
+        home_folders: Vec::new(),
         env: invocation.env,
         argv: invocation.argv.into_iter().map(Into::into).collect(),
         stdio: StdioPolicy::PIPED_OUTPUT,

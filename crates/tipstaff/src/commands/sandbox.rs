@@ -191,6 +191,7 @@ async fn exec(
             workspace,
             grants: runner.grants().to_vec(),
             read_only_mounts: Vec::new(),
+            home_folders: Vec::new(),
             env: Vec::new(),
             argv: cmd,
             stdio: StdioPolicy::INHERITED,
