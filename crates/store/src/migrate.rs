@@ -41,6 +41,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(6, "0006_approvals"),
     migration!(7, "0007_policies"),
     migration!(8, "0008_retention"),
+    migration!(9, "0009_resumed"),
 ];
 
 /// The newest schema that this program knows.

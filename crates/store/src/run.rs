@@ -34,6 +34,9 @@ statements! {
     scoped RUN_LIST_OF_TASK = concat!(
         "select ", run_columns!(), " from run where org_id = $1 and task_id = $2 order by attempt"
     );
+    scoped RUN_LIST_RESUMING =
+        "select id from run where org_id = $1 and task_id in (select id from task where org_id = $1 and resumes = $2) \
+         order by id";
     scoped RUN_LIST_WITH_WORKSPACE = concat!(
         "select ", run_columns!(), " from run where org_id = $1 and host = $2 and workspace is not null order by id"
     );
@@ -238,6 +241,15 @@ impl OrgRead {
     /// Errors of the database.
     pub async fn run_list_of_task(&mut self, task: TaskId) -> Result<Vec<Run>, StoreError> {
         self.all(RUN_LIST_OF_TASK, values![task]).await?.iter().map(|row| run(row.read("run"))).collect()
+    }
+
+    /// The runs that continue the session of this one, oldest first.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn run_list_resuming(&mut self, id: RunId) -> Result<Vec<RunId>, StoreError> {
+        let rows = self.all(RUN_LIST_RESUMING, values![id]).await?;
+        rows.iter().map(|row| row.read("run").parsed("id")).collect()
     }
 
     /// Runs on a machine whose workspace was not destroyed yet, ended or not.

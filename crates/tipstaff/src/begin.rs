@@ -164,6 +164,8 @@ pub(crate) async fn begin(
 ) -> anyhow::Result<Begun> {
     let run = lease.run();
     let bound = crate::bound::read(&mut tx, &task.secrets).await?;
+    let resumed = crate::kept::resumed(context, &mut tx, &task).await?;
+    let session_key = crate::kept::key_new(context, &mut tx, run, &task).await?;
     // Before the run is on record, so that whoever finds it there can tell whether its process lives.
     let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let RunModels { grants, gateway, redactor } = asked;
@@ -191,24 +193,26 @@ pub(crate) async fn begin(
                 .with("attempt", lease.token().attempt)
                 .with("generation", lease.token().generation),
         );
+        let issued = format!("warrant:{}", warrant.id);
+        let draft = AuditDraft::new(context.principal.actor(), AuditAction::WarrantIssued, issued);
+        let draft = match &task.resumes {
+            Some(earlier) => draft.with("resumes", earlier.run),
+            None => draft,
+        };
         tx.audit_note(
-            AuditDraft::new(
-                context.principal.actor(),
-                AuditAction::WarrantIssued,
-                format!("warrant:{}", warrant.id),
-            )
-            .with("run", run)
-            .with("digest", signed.digest)
-            .with("kind", warrant.kind)
-            .with("role", warrant.role)
-            .with("repository", &task.repository)
-            .with("base", &task.base_commit)
-            .with("branch", warrant.push_ref().map_or_else(|| "none".to_owned(), ToString::to_string))
-            .with("budget_micro_usd", warrant.budget.micro())
-            .with("models", models(&warrant))
-            .with("secrets", secrets(&warrant))
-            .with("policies", policies(&laws.layers))
-            .with("expires_at", warrant.expires_at),
+            draft
+                .with("run", run)
+                .with("digest", signed.digest)
+                .with("kind", warrant.kind)
+                .with("role", warrant.role)
+                .with("repository", &task.repository)
+                .with("base", &task.base_commit)
+                .with("branch", warrant.push_ref().map_or_else(|| "none".to_owned(), ToString::to_string))
+                .with("budget_micro_usd", warrant.budget.micro())
+                .with("models", models(&warrant))
+                .with("secrets", secrets(&warrant))
+                .with("policies", policies(&laws.layers))
+                .with("expires_at", warrant.expires_at),
         );
         tx.commit().await?;
         Ok::<_, anyhow::Error>((signed, key.verifying_key()))
@@ -245,6 +249,8 @@ pub(crate) async fn begin(
             inspection,
             redactor,
             setup: setup.map(|setup| setup.job),
+            session_key,
+            resumed,
             policies: laws.layers,
         },
         control: Arc::new(control),

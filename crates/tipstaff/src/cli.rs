@@ -7,6 +7,7 @@ mod policies;
 mod policy;
 mod projects;
 mod publish;
+mod resume;
 mod retention;
 mod setup;
 mod watch;
@@ -23,6 +24,7 @@ pub(crate) use policies::{
 pub(crate) use policy::{DroppedHost, ExplainArgs, LearnArgs, NarrowArgs, PolicyCommand};
 pub(crate) use projects::ProjectsCommand;
 pub(crate) use publish::{ProvenanceCommand, PublishArgs};
+pub(crate) use resume::ResumeArgs;
 pub(crate) use retention::{RetentionCommand, Term};
 pub(crate) use setup::SetupCommand;
 pub(crate) use watch::{ReplayArgs, ReplayFormat, ScreenArgs, WatchArgs};
@@ -337,8 +339,8 @@ pub(crate) enum RunsCommand {
     Interrupt(RunChoice),
     /// Make every process of a run stand still
     Pause(RunChoice),
-    /// Let a paused run go on
-    Resume(RunChoice),
+    /// Let a paused run go on; continue a run that has ended by a new one, in the agent's session, under a new warrant
+    Resume(Box<ResumeArgs>),
     /// What the command wrote
     Logs {
         #[command(flatten)]

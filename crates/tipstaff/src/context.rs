@@ -274,6 +274,7 @@ impl Context {
                     continue;
                 }
             }
+            crate::kept::keep_leftover(self, run).await;
             let layout = self.layout.clone();
             let removed = tokio::task::spawn_blocking(move || remove_leftover(&layout, leftover)).await?;
             if let Err(error) = removed {

@@ -10,6 +10,7 @@ mod control;
 mod env;
 mod exit;
 mod git_credential;
+mod kept;
 mod landed;
 mod learn;
 mod models;

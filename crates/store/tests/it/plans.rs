@@ -5,7 +5,7 @@ use tipstaff_store::Engine;
 use tipstaff_store::sql::{Statement, StatementKind, all};
 
 /// Statements that people and workers wait for, and how many placeholders they have.
-const HOT: [(&str, usize); 65] = [
+const HOT: [(&str, usize); 66] = [
     ("AGENT_GET", 2),
     ("APPROVAL_COUNT", 2),
     ("APPROVAL_DECIDE", 7),
@@ -57,6 +57,7 @@ const HOT: [(&str, usize); 65] = [
     ("RUN_LIST", 3),
     ("RUN_LIST_OF_TASK", 2),
     ("RUN_LIST_OPEN", 1),
+    ("RUN_LIST_RESUMING", 2),
     ("RUN_OF_ATTEMPT", 3),
     ("RUN_SET", 13),
     ("SECRET_GET", 2),

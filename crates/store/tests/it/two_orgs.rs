@@ -267,6 +267,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.run_list(None, 100));
     call!(journal, tx.run_list_open());
     call!(journal, tx.run_list_of_task(ids.task));
+    call!(journal, tx.run_list_resuming(ids.run));
     call!(journal, tx.run_list_with_workspace("host"));
     call!(journal, tx.run_summary(ids.run));
     call!(journal, tx.event_list(ids.run, 0, 100));

@@ -20,6 +20,7 @@ pub(crate) mod projects;
 pub(crate) mod provenance;
 pub(crate) mod publish;
 pub(crate) mod redact;
+pub(crate) mod resume;
 pub(crate) mod retention;
 pub(crate) mod run;
 pub(crate) mod runs;

@@ -80,7 +80,7 @@ struct Due {
     run: Run,
     class: PrivacyClass,
     events: u64,
-    /// Bytes of its change in quarantine, and of a change that was refused.
+    /// Bytes of its change in quarantine, of a change that was refused, and of the agent's session.
     bytes: u64,
     undecided: bool,
 }
@@ -106,7 +106,9 @@ async fn due(context: &Context, most: usize) -> anyhow::Result<Vec<Due>> {
             let size = read.run_sweep_size(run.id).await?;
             let quarantine = tree_usage(&context.layout.result(run.id), Default::default());
             let patch = std::fs::metadata(context.layout.refused_patch(run.id));
-            let bytes = quarantine.map_or(0, |usage| usage.bytes) + patch.map_or(0, |status| status.len());
+            let session = std::fs::metadata(context.layout.session(context.scope().org(), run.id));
+            let files = [patch, session].into_iter().flatten().map(|status| status.len()).sum::<u64>();
+            let bytes = quarantine.map_or(0, |usage| usage.bytes) + files;
             let undecided = run.commit.is_some() && run.decision.is_none();
             found.push(Due { run, class, events: size.events, bytes, undecided });
             if found.len() >= most {
@@ -123,6 +125,7 @@ async fn erase(context: &Context, due: &[Due], actor: &str) -> anyhow::Result<()
         remove_tree(&context.layout.result(id))?;
         remove_tree(&context.layout.refused_patch(id))?;
         let mut tx = context.store.begin(context.scope()).await?;
+        crate::kept::erase(context, &mut tx, id).await?;
         if let Some(size) = tx.run_sweep(id).await? {
             tx.audit_note(
                 AuditDraft::new(actor, AuditAction::RunSwept, format!("run:{id}"))

@@ -34,15 +34,40 @@ pub(crate) async fn run(
     git: Arc<Git>,
     trying: Trying,
 ) -> anyhow::Result<ExitCode> {
-    let screen = tui::wanted(&context, arguments.screen.chosen())? && !arguments.dry_run && !arguments.queue;
+    let (dry_run, queue) = (arguments.dry_run, arguments.queue);
+    let screen = tui::wanted(&context, arguments.screen.chosen())? && !dry_run && !queue;
     let preparing = prepare(&arguments, &context, &git);
-    let (runner, (task, source, mirror)) = context.runner_while(&git, trying, preparing).await?;
+    let (runner, accepted) = context.runner_while(&git, trying, preparing).await?;
+    go(&context, &runner, accepted, Going { screen, unattended: arguments.unattended, dry_run, queue, learn: arguments.learn }).await
+}
+
+/// How a task that was read goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Going {
+    /// At a screen.
+    pub(crate) screen: bool,
+    /// Whether the agent is spoken with only where something else asks for it than that somebody sits at the screen.
+    pub(crate) unattended: bool,
+    /// Only explained.
+    pub(crate) dry_run: bool,
+    /// Left to a worker.
+    pub(crate) queue: bool,
+    /// With a list of what was refused at its end.
+    pub(crate) learn: bool,
+}
+
+/// Carries out a task, or what is wanted of it instead.
+pub(crate) async fn go(
+    context: &Context,
+    runner: &Runner,
+    (mut task, source, mirror): (TaskSpec, Source, Mirror),
+    going: Going,
+) -> anyhow::Result<ExitCode> {
     let project = Project::of_commit(&mirror, &task.base_commit).await?;
-    let mut task = task;
     // Whoever may be asked can also be told something: it is on record before the run begins. So can whoever sits there.
-    let present = screen && !arguments.unattended;
+    let present = going.screen && !going.unattended;
     task.attended |= (present || project.policy.restricts()) && converses(&task)?;
-    let setup = crate::setup::planned(&context, &mirror, &task, &project.setup).await?;
+    let setup = crate::setup::planned(context, &mirror, &task, &project.setup).await?;
     // What can be known before anything is accepted is said now: no secret, no program, no key.
     let bound = crate::bound::read(&mut context.store.read(context.scope()).await?, &task.secrets).await?;
     let now = context.clock.wall_ms();
@@ -50,15 +75,15 @@ pub(crate) async fn run(
         crate::policies::laws(&mut context.store.read(context.scope()).await?, &task, &bound, project, now)
             .await?;
     task.attended |= laws.layers.restricts() && converses(&task)?;
-    if arguments.dry_run {
-        return dry_run(&context, &runner, &task, (&laws, &bound, setup)).await;
+    if going.dry_run {
+        return dry_run(context, runner, &task, (&laws, &bound, setup)).await;
     }
     if task.asks_to_inspect() {
         context.trust()?;
     }
     runner.program(task.engine).await?;
-    let asker = if arguments.queue { Asker::Worker } else { Asker::Person(task.engine) };
-    let gateway = crate::models::prepare(&context, &task, asker).await?;
+    let asker = if going.queue { Asker::Worker } else { Asker::Person(task.engine) };
+    let gateway = crate::models::prepare(context, &task, asker).await?;
     context.config.money.reserve()?;
     let (kind, text) = match &source {
         Source::Local(_) => (RepositoryKind::Local, source_text(&source)),
@@ -68,7 +93,7 @@ pub(crate) async fn run(
     let mut tx = context.store.begin(context.scope()).await?;
     task.repository = repository_name(&mut tx, &source, &text).await?;
     let repository = tx.repository_set(&task.repository, kind, &text).await?;
-    let max_attempts = if arguments.queue { ATTEMPTS } else { 1 };
+    let max_attempts = if going.queue { ATTEMPTS } else { 1 };
     let draft = TaskDraft {
         repository: Some(repository),
         kind: "run".to_owned(),
@@ -79,17 +104,22 @@ pub(crate) async fn run(
         person: Some(context.principal.member),
     };
     let id = tx.task_add(draft).await?.id();
-    if arguments.queue {
+    if going.queue {
         crate::privacy::prompt_keep(&mut tx, id, &task).await?;
     }
+    let draft = AuditDraft::new(context.principal.actor(), AuditAction::TaskAdded, format!("task:{id}"));
+    let draft = match &task.resumes {
+        Some(earlier) => draft.with("resumes", earlier.run),
+        None => draft,
+    };
     tx.audit_note(
-        AuditDraft::new(context.principal.actor(), AuditAction::TaskAdded, format!("task:{id}"))
+        draft
             .with("repository", &task.repository)
             .with("role", task.role)
             .with("engine", task.engine)
             .with("base", &task.base_commit),
     );
-    if arguments.queue {
+    if going.queue {
         tx.commit().await?;
         context.pin_checkpoint().await?;
         if context.output.json {
@@ -102,18 +132,18 @@ pub(crate) async fn run(
     let lease = tx.task_claim(id, &context.worker_name(), LEASE_MS).await?;
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
-    listen_for_signals(&context, &cancel);
+    listen_for_signals(context, &cancel);
     let privacy = task.privacy;
-    let begun = begin(&context, tx, lease, task, mirror, cancel.clone(), laws, gateway, setup).await?;
+    let begun = begin(context, tx, lease, task, mirror, cancel.clone(), laws, gateway, setup).await?;
     let warrant = begun.job.warrant.warrant.clone();
-    announce(&context, &warrant, begun.run);
+    announce(context, &warrant, begun.run);
     context.output.note(&format!("privacy {privacy}: {}", privacy.in_words()));
     let live = Arc::new(Live::new(context.output));
-    let held = Arc::new(Held::new(live, context.output, screen));
+    let held = Arc::new(Held::new(live, context.output, going.screen));
     begun.control.teller.watched_by(Arc::clone(&held) as _);
     let work = runner.carry_out(begun.job, begun.control, Arc::clone(&held) as _);
-    let outcome = match screen {
-        true => tui::beside(&context, begun.run, (&cancel, &held), work).await,
+    let outcome = match going.screen {
+        true => tui::beside(context, begun.run, (&cancel, &held), work).await,
         false => work.await,
     };
     context.pin_checkpoint().await?;
@@ -121,11 +151,12 @@ pub(crate) async fn run(
     let mut read = context.store.read(context.scope()).await?;
     let summary = read.run_summary(begun.run).await?;
     let summary = summary.ok_or_else(|| Problem::failed("run-unknown", "the run vanished from the store"))?;
-    if arguments.learn {
-        super::learn::tell(&context, summary.run).await?;
+    if going.learn {
+        super::learn::tell(context, summary.run).await?;
     }
-    tell(&context, &summary);
-    super::retention::sweep_quietly(&context).await;
+    tell(context, &summary);
+    super::retention::sweep_quietly(context).await;
+    crate::kept::prune(context).await;
     Ok(ExitCode::from(if outcome.state == RunState::Done { 0 } else { outcome.reason.exit_code().max(1) }))
 }
 
@@ -222,7 +253,12 @@ fn task(
 
 /// What is kept of the session.
 fn privacy(arguments: &RunArgs, context: &Context) -> anyhow::Result<PrivacyClass> {
-    match arguments.privacy.or(context.config.run.privacy).unwrap_or_default() {
+    privacy_class(arguments.privacy.or(context.config.run.privacy).unwrap_or_default())
+}
+
+/// Whether sessions of a class can be kept as it says.
+pub(crate) fn privacy_class(class: PrivacyClass) -> anyhow::Result<PrivacyClass> {
+    match class {
         PrivacyClass::Sealed => Err(Problem::refused(
             "privacy-sealed-unavailable",
             "a sealed session can be read by your paired devices only, and this version has no pairing yet; choose --privacy meta, which keeps no text, or --privacy org",
@@ -312,7 +348,7 @@ fn converses(task: &TaskSpec) -> anyhow::Result<bool> {
 }
 
 /// Refuses to attend to an engine that nobody can speak with while it works.
-fn can_be_attended(kind: EngineKind, request: &EngineRequest<'_>) -> anyhow::Result<()> {
+pub(crate) fn can_be_attended(kind: EngineKind, request: &EngineRequest<'_>) -> anyhow::Result<()> {
     let conversation = engine(kind)
         .conversation(request)
         .map_err(|error| Problem::usage(error.code(), error.to_string()))?;

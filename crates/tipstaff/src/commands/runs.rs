@@ -57,7 +57,7 @@ pub(crate) async fn runs(command: RunsCommand, context: Context) -> anyhow::Resu
         RunsCommand::Say(arguments) => super::steer::say(&context, &arguments).await,
         RunsCommand::Interrupt(choice) => super::steer::interrupt(&context, &choice).await,
         RunsCommand::Pause(choice) => super::steer::pause(&context, &choice).await,
-        RunsCommand::Resume(choice) => super::steer::resume(&context, &choice).await,
+        RunsCommand::Resume(arguments) => super::resume::resume(&context, &arguments).await,
         RunsCommand::Logs { run, follow } => logs(&context, &run, follow).await,
     }
 }
@@ -220,6 +220,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     let warrants = read.warrant_list_of_run(run.id).await?;
     let summary = read.run_summary(run.id).await?;
     let publications = read.publication_list_of_run(run.id).await?;
+    let continued_by = read.run_list_resuming(run.id).await?;
     let refused = summary.iter().any(|summary| !summary.refusals.is_empty());
     let times = if refused { refusal_times(&mut read, run.id).await? } else { Vec::new() };
     drop(read);
@@ -241,7 +242,8 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
             "warrant": signed.map(|one| &one.signed.warrant), "digest": signed.map(|one| one.signed.digest),
             "revoked_at": signed.and_then(|one| one.revoked_at),
             "published": publications.iter().map(publication_facts).collect::<Vec<_>>(),
-            "refusal_times": times,
+            "refusal_times": times, "continues": task.spec.resumes.as_ref().map(|resumed| resumed.run),
+            "continued_by": continued_by,
             "narrowed": narrowed.iter().map(|one| &one.signed.warrant).collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
@@ -255,6 +257,12 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     line("state", &format!("{}{reason}", run.state));
     if let Some(error) = &run.error {
         line("error", error);
+    }
+    if let Some(resumed) = &task.spec.resumes {
+        line("continues", &format!("run {}", resumed.run));
+    }
+    for later in &continued_by {
+        line("continued by", &format!("run {later}"));
     }
     // It is kept as it was typed, and may hold a secret of the person's.
     let what = task.spec.prompt.clone().unwrap_or_else(|| task.spec.argv.join(" "));

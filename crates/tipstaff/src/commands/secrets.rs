@@ -67,7 +67,7 @@ fn name(context: &Context, which: &SecretChoice) -> anyhow::Result<String> {
     }
     let name = which.name.clone().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    let reserved = given_name(&name).is_some() || name.starts_with(crate::privacy::PROMPT);
+    let reserved = given_name(&name).is_some() || is_ours(&name);
     if name.is_empty() || name.len() > SECRET_NAME_LIMIT || !name.chars().all(plain) || reserved {
         let text = format!(
             "'{}' can't name a secret: write 1 to {SECRET_NAME_LIMIT} of a-z, A-Z, 0-9, '.', '_', '-' and '/'; the value comes from standard input",
@@ -210,12 +210,17 @@ async fn remove(context: &Context, name: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether a name is one of those under which we seal things of our own.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(crate::privacy::PROMPT) || name.starts_with(crate::kept::KEY)
+}
+
 /// A secret as it is listed: what it is for, where it is bound.
 async fn listed(context: &Context) -> anyhow::Result<Vec<(SecretInfo, Option<BoundSecret>)>> {
     let mut read = context.store.read(context.scope()).await?;
     let mut all = Vec::new();
     let listed = read.secret_list().await?;
-    for mut one in listed.into_iter().filter(|one| !one.name.starts_with(crate::privacy::PROMPT)) {
+    for mut one in listed.into_iter().filter(|one| !is_ours(&one.name)) {
         let bound = match given_name(&one.name).map(ToOwned::to_owned) {
             Some(name) => {
                 let bound = open(&mut read, &name).await?;

@@ -33,18 +33,13 @@ pub(crate) async fn pause(context: &Context, choice: &RunChoice) -> anyhow::Resu
     tell(context, &find(context, choice).await?.0, SteerKind::Pause).await
 }
 
-/// Carries out `tipstaff runs resume`: the processes of a paused run go on.
-pub(crate) async fn resume(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode> {
-    let (run, _) = find(context, choice).await?;
-    unpause(context, &run).await
-}
-
 /// Lets the processes of a run that has not ended go on.
 pub(crate) async fn unpause(context: &Context, run: &Run) -> anyhow::Result<ExitCode> {
     tell(context, run, SteerKind::Resume).await
 }
 
-fn from_input() -> anyhow::Result<String> {
+/// A message from standard input.
+pub(crate) fn from_input() -> anyhow::Result<String> {
     let most = u64::try_from(LONGEST_MESSAGE)?.saturating_add(1);
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(most).read_to_end(&mut bytes)?;

@@ -64,6 +64,7 @@ pub(crate) async fn worker(arguments: &WorkerArgs, context: Context) -> anyhow::
         if runs.is_empty() {
             crate::privacy::prompts_forget(&context).await?;
             super::retention::sweep_quietly(&context).await;
+            crate::kept::prune(&context).await;
         }
         while runs.len() < usize::from(arguments.slots) && !stop.is_cancelled() {
             let Some(lease) = context.store.task_claim(&context.worker_name(), LEASE_MS).await? else {

@@ -70,6 +70,8 @@ mod redact;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod sandbox;
 #[cfg(test)]
 mod secrets;
