@@ -22,6 +22,11 @@ const PROGRAM: Program = Program {
     version_args: &["--version"],
 };
 
+/// Before it looks for the session that `session/load` names it begins a file of the same id, which is named by the minute,
+/// and in the same minute is the very file of that session: it would be emptied. It finds files under other names as well.
+const SET_ASIDE: &str = "for file in \"$HOME\"/.gemini/tmp/*/chats/session-2*; do \
+    if [ -f \"$file\" ]; then mv -n \"$file\" \"${file%/*}/session-0-${file##*/session-}\"; fi; done; exec \"$@\"";
+
 const MODELS: Models =
     Models { provider: "gemini", default: "gemini-2.5-pro", besides: &["gemini-2.5-flash*"] };
 
@@ -60,6 +65,9 @@ impl Engine for Gemini {
             "tools": { "exclude": without },
             "general": { "enableAutoUpdate": false, "enableAutoUpdateNotification": false },
         });
+        if asked.attended() && asked.resume().is_some() {
+            argv = [words(["sh", "-c", SET_ASIDE, "tipstaff-agent"]), argv].concat();
+        }
         let context = HomeFile { path: ".gemini/GEMINI.md".to_owned(), content: asked.instructions.clone() };
         let mut home = vec![json_file(".gemini/settings.json", &settings), context];
         if !asked.attended() {

@@ -131,9 +131,7 @@ pub(crate) fn checked_session<'a>(request: &EngineRequest<'a>) -> Result<Option<
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     match request.resume {
-        Some(id) if !is_id(&id) => Err(EngineError::Unusable(
-            "the id of the session that is continued is none: it is not letters, digits, '-' and '_'",
-        )),
+        Some(id) if !is_id(&id) => Err(EngineError::SessionUnusable),
         id => Ok(id),
     }
 }

@@ -132,6 +132,11 @@ pub enum EngineError {
         "the {0} engine can't be attended: it asks nobody and can't be told anything while it works; leave away --attended, or choose an engine that can (docs/engines.md)"
     )]
     NotAttended(EngineKind),
+    /// What the agent called its session is no name that can be used.
+    #[error(
+        "the agent's id of its session is none that can be used: it is not letters, digits, '-' and '_'; begin a new run"
+    )]
+    SessionUnusable,
     /// This engine can't continue a session.
     #[error(
         "the {0} engine can't continue a session: begin a new run, or choose an engine that can (docs/engines.md)"
@@ -151,7 +156,7 @@ impl EngineError {
             Self::Unusable(_) => "engine-command-unusable",
             Self::NoPrompt(_) => "engine-no-prompt",
             Self::NotAttended(_) => "engine-not-attended",
-            Self::NotResumable(_) => "session-not-resumable",
+            Self::NotResumable(_) | Self::SessionUnusable => "session-not-resumable",
             Self::CommandNotTaken(_) => "engine-command-not-taken",
         }
     }

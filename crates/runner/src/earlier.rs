@@ -18,13 +18,16 @@ use tipstaff_model::{CommitId, ControlPlane, LiveWarrant, RunId, WarrantId};
 use tipstaff_sandbox::{Access, ExecPolicy, StdioPolicy};
 use tipstaff_seal::scrub::{Colours, scrub_terminal};
 
-/// Fetches the commit and puts the run's branch, and the files, on it.
+/// Fetches the commit, puts the files on it and the run's branch on what the agent had committed itself: the commit that
+/// collected the rest names the earlier run, and its changes are uncommitted again, as the agent left them.
 const SCRIPT: &str = "set -e\n\
     export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_TERMINAL_PROMPT=0 GIT_ATTR_NOSYSTEM=1 LC_ALL=C\n\
     ours() { git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c gc.auto=0 -c maintenance.auto=false \"$@\"; }\n\
     ours fetch -q --no-tags --no-write-fetch-head --no-recurse-submodules \"$TIPSTAFF_REMOTE\" \"$TIPSTAFF_COMMIT\"\n\
     ours merge-base --is-ancestor \"$TIPSTAFF_BASE\" \"$TIPSTAFF_COMMIT\"\n\
-    ours reset -q --hard \"$TIPSTAFF_COMMIT\"";
+    ours reset -q --hard \"$TIPSTAFF_COMMIT\"\n\
+    if ours log -1 --format=%B \"$TIPSTAFF_COMMIT\" | grep -q '^Tipstaff-Run: ' &&\n\
+        ours merge-base --is-ancestor \"$TIPSTAFF_BASE\" \"$TIPSTAFF_COMMIT^\"; then ours reset -q \"$TIPSTAFF_COMMIT^\"; fi";
 /// Longest time for it.
 const TIME: Duration = Duration::from_secs(5 * 60);
 /// Bytes that are read of what it says.

@@ -406,3 +406,32 @@ async fn measure(watch: &Watch<'_>) -> (Option<u64>, Option<String>) {
     };
     (grown, trouble)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folders_of_a_session_count_with_the_workspace() {
+        let place = tempfile::tempdir().unwrap();
+        let (work, session) = (place.path().join("work"), place.path().join("session"));
+        for folder in [&work, &session] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let both = [work.clone(), session.clone()];
+        std::fs::write(work.join("a"), vec![1; 1 << 20]).unwrap();
+        let before = measured_before(&both);
+        assert!(before >= 1 << 20, "{before}");
+        std::fs::write(session.join("b"), vec![1; 3 << 20]).unwrap();
+        let grown = growth(&both, before).unwrap();
+        assert!((3 << 20..4 << 20).contains(&grown), "{grown}");
+        // A tree that can't be measured to its end counts as too much, whichever it is.
+        let mut deep = session;
+        for _ in 0..200 {
+            deep.push("d");
+        }
+        std::fs::create_dir_all(&deep).unwrap();
+        assert_eq!(growth(&both, before), None);
+        assert_eq!(growth(&[work, place.path().join("gone")], before), Some(0));
+    }
+}

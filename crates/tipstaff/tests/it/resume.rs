@@ -151,16 +151,16 @@ impl Scene {
     fn begun(&self, args: &[&str]) -> (Child, String) {
         let steps = json!([
             {"write": {"path": "/work/first.txt", "content": "laid the first stone\n"}},
-            {"shell": "echo wait-$((40+2)); sleep 100"},
+            {"shell": "echo begun; sleep 100"},
             {"text": "Never said."}
         ]);
         let child = self.start(args, &script_prompt(FIRST, steps));
-        // The model was asked with the answer to the write, and has sent the sleep.
-        let waits =
-            |body: &Value| body.to_string().contains("first.txt") && body.to_string().contains("pumpkin");
+        // The model was asked with the answer to the write, and has said what comes next.
         assert!(
             self.server.wait_for(Duration::from_secs(100), |requests| {
-                requests.iter().filter(|one| one.is_scripted() && waits(&one.body)).count() >= 2
+                let answered =
+                    |one: &&tipstaff_testkit::RecordedRequest| one.is_scripted() && one.status != 0;
+                requests.iter().filter(answered).count() >= 2
             }),
             "the second call"
         );
@@ -169,9 +169,9 @@ impl Scene {
             let run: Value = serde_json::from_str(list.lines().next()?).unwrap();
             Some(run["run"].as_str()?.to_owned())
         });
-        self.until("the call", || {
+        self.until("its session and its file", || {
             let events = self.tipstaff(&["runs", "export", &run]).expect(0).stdout;
-            events.contains("sleep 100").then_some(())
+            (events.contains("started") && events.contains("first.txt")).then_some(())
         });
         (child, run)
     }
@@ -232,6 +232,7 @@ fn goes_on(scene: &Scene, run: &str, args: &[&str]) -> Value {
     }
     assert!(asked.contains("seen-laid the first stone"), "{asked}");
     assert_eq!((&summary["state"], &summary["files_changed"]), (&json!("done"), &json!(2)), "{summary}");
+    assert_eq!(summary["refusals"], json!([]), "{summary}");
     let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
     assert!(diff.contains("+laid the first stone") && diff.contains("+built the roof"), "{diff}");
     let shown = scene.shown(summary["run"].as_str().unwrap());
@@ -285,4 +286,322 @@ agents! {
 #[test]
 fn it_works_for_an_ordinary_user() {
     a_cancelled_run_goes_on(CLAUDE, &[], World::ordinary());
+}
+
+#[test]
+fn a_run_that_nobody_attended_goes_on_attended_with_other_bounds() {
+    let scene = Scene::new(CLAUDE);
+    let (child, run) = scene.begun(&[]);
+    scene.tipstaff(&["runs", "cancel", &run]).expect(0);
+    wait(child, Duration::from_secs(60));
+    let summary = goes_on(&scene, &run, &["--attended", "--budget", "0.75"]);
+    let shown = scene.shown(summary["run"].as_str().unwrap());
+    assert_eq!(shown["task"]["attended"], true, "{shown}");
+    assert_eq!(shown["warrant"]["budget"], 750_000, "{shown}");
+    assert_eq!(shown["task"]["timeout_ms"], 150_000, "{shown}");
+    // Neither the mirror nor what the new run brought has an object more than was judged.
+    let earlier = scene.shown(&run)["summary"]["commit"].as_str().unwrap().to_owned();
+    for mirror in std::fs::read_dir(scene.world.home().join("mirrors")).unwrap().flatten() {
+        for one in std::fs::read_dir(mirror.path()).unwrap().flatten() {
+            let look = Command::new("git")
+                .arg("--git-dir")
+                .arg(one.path())
+                .args(["cat-file", "-e", &earlier])
+                .output();
+            assert!(!look.unwrap().status.success(), "{} has the earlier run's commit", one.path().display());
+        }
+    }
+    scene.tipstaff(&["runs", "apply", summary["run"].as_str().unwrap()]).expect(0);
+    assert!(scene.repository.join("first.txt").exists() && scene.repository.join("second.txt").exists());
+}
+
+#[test]
+fn a_run_whose_worker_was_killed_goes_on_and_knows_what_it_lost() {
+    for agent in [CLAUDE, CODEX] {
+        let scene = Scene::new(agent);
+        let (mut child, run) = scene.begun(&[]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let shown = scene.shown(&run);
+        assert_eq!(shown["summary"]["state"], "interrupted", "{shown}");
+        assert_eq!(scene.kept().len(), 1, "{:?}", scene.kept());
+        assert_eq!(std::fs::read_dir(scene.world.home().join("runs")).unwrap().count(), 0);
+        let before = scene.server.scripted_requests().len();
+        let ended = scene.resume(&run, &next(), &[]).expect(0);
+        let asked = scene.asked_since(before);
+        for part in ["pumpkin shed", "And now the roof.", "what you changed since is gone", "No such file"] {
+            assert!(asked.contains(part), "the model was not told of {part}: {asked}");
+        }
+        let summary = ended.json();
+        assert_eq!(summary["files_changed"], 1, "{summary}");
+        scene.tipstaff(&["audit", "verify"]).expect(0);
+    }
+}
+
+// With a program of ours under the name of Claude Code.
+
+/// Writes a file a run, and remembers each run in its session.
+const DILIGENT: &str = r#"
+mkdir -p "$kept/-work"; told=$kept/-work/s-1.jsonl
+case "$*" in *--resume=s-1*) test -f "$told" || exit 3;; *) test ! -f "$told" || exit 4;; esac
+echo "run $(ls /work | grep -c txt)" >> "$told"
+cp "$told" "/work/$(wc -l < "$told")-$$.txt"
+begun s-1; end"#;
+
+#[test]
+fn chains_and_two_at_once_have_a_copy_each() {
+    let scene = Scene::puppet(DILIGENT);
+    let (ended, first) = scene.run(&[], "begin");
+    ended.expect(0);
+    let resume = |run: &str| {
+        let args = ["runs", "resume", run, "--json"];
+        scene.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both =
+        [resume(&first), resume(&first)].map(|child| wait(child, Duration::from_secs(100)).expect(0).json());
+    for one in &both {
+        assert_eq!(one["files_changed"], 2, "{one}");
+    }
+    let second = both[0]["run"].as_str().unwrap();
+    let third = wait(resume(second), Duration::from_secs(100)).expect(0).json();
+    assert_eq!(third["files_changed"], 3, "{third}");
+    let diff = scene.tipstaff(&["runs", "diff", third["run"].as_str().unwrap()]).expect(0).stdout;
+    assert!(diff.contains("/3-") && diff.contains("+run 0\n+run 1\n+run 2\n"), "{diff}");
+    let mut by: Vec<String> = both.iter().map(|one| one["run"].as_str().unwrap().to_owned()).collect();
+    by.sort();
+    assert_eq!(scene.shown(&first)["continued_by"], json!(by));
+    let text = scene.tipstaff(&["runs", "show", second]).expect(0).stdout;
+    assert!(text.contains("continues") && text.contains("continued by"), "{text}");
+    assert_eq!(scene.kept().len(), 4);
+    // Nothing of it can be read without its key.
+    for file in scene.kept() {
+        let sealed = std::fs::read(&file).unwrap();
+        assert!(!sealed.windows(5).any(|part| part == b"run 0"), "{}", file.display());
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+    }
+    let secrets = scene.tipstaff(&["secrets", "list", "--json"]).expect(0).stdout;
+    assert_eq!(secrets, "", "its keys are ours");
+}
+
+#[test]
+fn commits_of_the_agent_stay_commits_and_what_it_had_not_committed_is_uncommitted_again() {
+    let scene = Scene::puppet(
+        r#"
+mkdir -p "$kept/p"; echo x >> "$kept/p/s-1.jsonl"; cd /work
+case "$*" in
+*--resume=*) { git log --format=%s; git status --porcelain; } > found.txt; git add found.txt; git commit -qm 'third';;
+*) echo a > a.txt; git add a.txt; git commit -qm 'first of mine'; echo b > b.txt; echo more >> README.md;;
+esac
+begun s-1; end"#,
+    );
+    let (ended, first) = scene.run(&[], "begin");
+    ended.expect(0);
+    let summary = scene.tipstaff(&["runs", "resume", &first, "--json"]).expect(0).json();
+    assert_eq!((&summary["files_changed"], &summary["refusals"]), (&json!(4), &json!([])), "{summary}");
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("+first of mine\n") && diff.contains("+?? b.txt") && diff.contains("+ M README.md"), "{diff}");
+    let result = scene.world.home().join("results").join(format!("{}.git", summary["run"].as_str().unwrap()));
+    let log = Command::new("git").arg("--git-dir").arg(&result).args(["log", "--format=%s", summary["commit"].as_str().unwrap()]).output();
+    let log = String::from_utf8(log.unwrap().stdout).unwrap();
+    assert_eq!(log.lines().skip(1).collect::<Vec<_>>(), ["third", "first of mine", "first"], "{log}");
+}
+
+#[test]
+fn what_the_new_warrant_does_not_grant_is_refused_whoever_wrote_it() {
+    let scene = Scene::puppet(DILIGENT);
+    let (ended, first) = scene.run(&[], "begin");
+    assert_eq!(ended.expect(0).json()["files_changed"], 1);
+    let rule =
+        "[[policy.rules]]\ndecision = \"deny\"\npaths = [\"1-*\"]\nkinds = [\"edit\"]\nreason = \"frozen\"\n";
+    let file = scene.world.path().join("org.toml");
+    scene.world.write(&file, rule);
+    scene.tipstaff(&["policy", "set", "--org", file.to_str().unwrap()]).expect(0);
+    let ended = scene.tipstaff(&["runs", "resume", &first, "--json"]);
+    let summary = ended.json();
+    assert_ne!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(summary["branch"], Value::Null, "nothing passed: {summary}");
+    assert!(summary["error"].as_str().unwrap().contains("1-"), "{summary}");
+}
+
+#[test]
+fn what_was_thrown_away_is_gone_and_said() {
+    let scene = Scene::puppet(
+        r#"
+mkdir -p "$kept/p"; echo x >> "$kept/p/s-1.jsonl"
+cat "$HOME/.tipstaff/prompt.md" > /work/told.txt; ls /work > "/work/$$.txt"
+begun s-1; end"#,
+    );
+    let (ended, first) = scene.run(&[], "begin");
+    ended.expect(0);
+    scene.tipstaff(&["runs", "discard", &first]).expect(0);
+    scene.tipstaff(&["runs", "resume", &first, "go on"]).expect(0);
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("what you changed since is gone") && diff.contains("+go on"), "{diff}");
+    assert!(!diff.contains("+told.txt") || diff.matches("+told.txt").count() == 1, "{diff}");
+}
+
+#[test]
+fn what_an_agent_puts_into_its_session_folder_leads_nowhere() {
+    let scene = Scene::puppet(
+        r#"
+case "$*" in
+*--resume=*) find "$kept" ! -type d > /work/found.txt; cat "$kept"/p/real >> /work/found.txt;;
+*) mkdir -p "$kept/p/deep"; echo real > "$kept/p/real"
+   ln -s /etc/passwd "$kept/p/link"; ln -s / "$kept/p/root"; ln -s ../../../../../../../.. "$kept/p/deep/up"
+   mkfifo "$kept/p/pipe"; ln "$kept/p/real" "$kept/p/hard"; printf 'x' > "$kept/p/$(printf 'a
+b')"
+   cp /bin/sh "$kept/p/sh"; "$kept/p/sh" -c 'echo ran' > /work/ran.txt 2>/dev/null
+   rmdir "$HOME/.claude/projects" 2>/dev/null; mv "$HOME/.claude" "$HOME/.other" 2>/dev/null
+   chmod 777 "$kept" "$kept/p";;
+esac
+begun s-1; end"#,
+    );
+    let (ended, first) = scene.run(&[], "begin");
+    ended.expect(0);
+    assert_eq!(scene.kept().len(), 1);
+    let ended = scene.tipstaff(&["runs", "resume", &first, "--json"]).expect(0);
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(!diff.contains("+ran"), "{diff}");
+    for there in ["/p/real", "/p/hard", "+real"] {
+        assert!(diff.contains(there), "{there}: {diff}\n{ended:#?}");
+    }
+    for gone in ["link", "root", "/up", "pipe"] {
+        assert!(!diff.contains(gone), "{gone}: {diff}");
+    }
+}
+
+#[test]
+fn a_session_that_is_too_large_is_not_kept_and_that_is_said() {
+    let scene = Scene::puppet(r#"head -c 70000000 /dev/zero > "$kept/big"; begun s-1; end"#);
+    let (ended, run) = scene.run(&[], "begin");
+    let ended = ended.expect(0);
+    assert!(
+        ended.stderr.contains("the session is not kept") && ended.stderr.contains("64 MiB"),
+        "{ended:#?}"
+    );
+    assert!(scene.kept().is_empty());
+    let refused = scene.tipstaff(&["runs", "resume", &run]).expect(2);
+    assert!(
+        refused.stderr.contains("session-not-resumable") && refused.stderr.contains("too large"),
+        "{refused:#?}"
+    );
+    let list = scene.tipstaff(&["runs", "list", "--json"]).expect(0).stdout;
+    assert_eq!(list.lines().count(), 1, "nothing was begun");
+}
+
+#[test]
+fn a_session_whose_name_is_none_is_never_used() {
+    for name in ["--dangerous", "-x", "../../work", "a b", "a/b", "$(id)", "s;id", ""] {
+        let scene = Scene::puppet(&format!("echo x > \"$kept/a\"; begun '{name}'; end"));
+        let (ended, run) = scene.run(&[], "begin");
+        ended.expect(0);
+        let refused = scene.tipstaff(&["runs", "resume", &run]).expect(2);
+        assert!(refused.stderr.contains("session-not-resumable"), "{name:?}: {refused:#?}");
+    }
+}
+
+#[test]
+fn what_can_not_be_continued_says_why_and_what_to_do() {
+    let scene = Scene::puppet(
+        r#"echo x > "$kept/a"
+case "$(cat "$HOME/.tipstaff/prompt.md")" in silent) exit 1;; long) begun s-1; sleep 100;; esac
+begun s-1; end"#,
+    );
+    let refused = |run: &str, args: &[&str], why: &str| {
+        let all = [&["runs", "resume", run][..], args].concat();
+        let ended = scene.tipstaff(&all).expect(2);
+        assert!(
+            ended.stderr.contains("session-not-resumable") && ended.stderr.contains(why),
+            "{why}: {ended:#?}"
+        );
+    };
+    // A command has no session; of the class meta nothing is kept; an agent may never say which session it is.
+    let command = scene.world.run_script(&scene.repository, "echo x > y").expect(0).json();
+    refused(command["run"].as_str().unwrap(), &[], "the engine command keeps none");
+    let (ended, meta) = scene.run(&["--privacy", "meta"], "begin");
+    ended.expect(0);
+    refused(&meta, &[], "class meta");
+    let (_, silent) = scene.run(&[], "silent");
+    refused(&silent, &[], "before it said");
+    // A run that goes on is told something in another way.
+    let child = scene.start(&[], "long");
+    let run = scene.until("a run", || {
+        let list = scene.tipstaff(&["runs", "list", "--json"]).expect(0).stdout;
+        let run: Value = serde_json::from_str(list.lines().next()?).unwrap();
+        (run["state"] == "running").then(|| run["run"].as_str().unwrap().to_owned())
+    });
+    refused(&run, &["and more"], "runs say");
+    refused(&run, &["--budget", "3"], "only a run that has ended");
+    scene.tipstaff(&["runs", "pause", &run]).expect(0);
+    scene.tipstaff(&["runs", "resume", &run]).expect(0);
+    scene.tipstaff(&["runs", "cancel", &run]).expect(0);
+    wait(child, Duration::from_secs(60));
+    // It went on since, and could be continued; not as a class that keeps nothing readable.
+    let sealed = scene.tipstaff(&["runs", "resume", &run, "--privacy", "sealed"]).expect(3);
+    assert!(sealed.stderr.contains("privacy-sealed-unavailable"), "{sealed:#?}");
+    // Of somebody else's runs nothing is known, nor of those that never were.
+    let stranger = Scene::puppet("begun s-1; end");
+    let (_, theirs) = stranger.run(&[], "begin");
+    for unknown in [theirs.as_str(), "0000", "../../x", "--help-me"] {
+        let ended = scene.tipstaff(&["runs", "resume", "--", unknown]).expect(2);
+        assert!(ended.stderr.contains("run-unknown"), "{unknown}: {ended:#?}");
+    }
+}
+
+#[test]
+fn of_a_run_of_the_class_meta_that_continues_another_nothing_is_kept() {
+    let scene = Scene::puppet(DILIGENT);
+    let (ended, first) = scene.run(&[], "begin");
+    ended.expect(0);
+    let ended = scene.tipstaff(&["runs", "resume", &first, "--privacy", "meta", "--json"]).expect(0).json();
+    assert_eq!((&ended["privacy"], &ended["files_changed"]), (&json!("meta"), &json!(2)), "{ended}");
+    assert_eq!(scene.kept().len(), 1, "only the first run's");
+    let refused = scene.tipstaff(&["runs", "resume", ended["run"].as_str().unwrap()]).expect(2);
+    assert!(refused.stderr.contains("class meta"), "{refused:#?}");
+}
+
+#[test]
+fn a_sweep_erases_the_session_and_its_key() {
+    let scene = Scene::puppet(DILIGENT);
+    let (ended, first) = scene.run(&[], "begin");
+    ended.expect(0);
+    let sealed = scene.kept().remove(0);
+    let copy = std::fs::read(&sealed).unwrap();
+    scene.tipstaff(&["retention", "set", "org", "1d"]).expect(0);
+    let mut command = scene.world.command("python3");
+    let script = "import sqlite3,sys\nc=sqlite3.connect(sys.argv[1])\n\
+        c.execute('update run set ended_at = ended_at - 172800000')\nc.commit()\nc.close()";
+    command.args(["-c", script]).arg(scene.world.home().join("tipstaff.db"));
+    crate::world::run(command).expect(0);
+    scene.tipstaff(&["retention", "sweep"]).expect(0);
+    assert!(scene.kept().is_empty());
+    let refused = scene.tipstaff(&["runs", "resume", &first]).expect(2);
+    assert!(refused.stderr.contains("session-not-resumable"), "{refused:#?}");
+    // A copy that somebody kept opens no more.
+    std::fs::write(&sealed, copy).unwrap();
+    let refused = scene.tipstaff(&["runs", "resume", &first]).expect(2);
+    assert!(refused.stderr.contains("session-not-resumable"), "{refused:#?}");
+}
+
+#[test]
+fn a_session_that_was_altered_or_is_another_runs_starts_nothing() {
+    let scene = Scene::puppet(DILIGENT);
+    let (_, one) = scene.run(&[], "begin");
+    let (_, two) = scene.run(&[], "begin");
+    let of = |run: &str| scene.kept().into_iter().find(|file| file.to_str().unwrap().contains(run)).unwrap();
+    let (first, second) = (of(&one), of(&two));
+    let mut bytes = std::fs::read(&first).unwrap();
+    std::fs::write(&second, &bytes).unwrap();
+    let refused = scene.tipstaff(&["runs", "resume", &two]);
+    assert!(refused.stderr.contains("session-unusable"), "{refused:#?}");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&first, &bytes).unwrap();
+    let refused = scene.tipstaff(&["runs", "resume", &one]);
+    assert!(refused.stderr.contains("session-unusable"), "{refused:#?}");
+    // A link in its place is not followed.
+    std::fs::remove_file(&first).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &first).unwrap();
+    assert_ne!(scene.tipstaff(&["runs", "resume", &one]).code, Some(0));
 }
