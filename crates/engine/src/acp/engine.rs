@@ -2,7 +2,8 @@
 
 use super::{Output, Setup, Talk};
 use crate::invoke::{
-    checked_model, checked_prompt, checked_provider, checked_session, instructions, provider_env, toml_string, upstream,
+    checked_model, checked_prompt, checked_provider, checked_session, instructions, provider_env,
+    toml_string, upstream,
 };
 use crate::session::JsonLines;
 use crate::{

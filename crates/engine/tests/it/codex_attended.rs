@@ -597,7 +597,7 @@ fn a_session_is_continued_by_its_id() {
         "{argv:?}"
     );
     for hostile in ["", "-", "--last", "--config=x", "a b", "a\"b", "../a", "a\nb", &"a".repeat(200)] {
-        assert_eq!(alone(Some(hostile)).unwrap_err().code(), "engine-command-unusable", "{hostile}");
+        assert_eq!(alone(Some(hostile)).unwrap_err().code(), "session-not-resumable", "{hostile}");
         assert!(codex().conversation(&request(Some(hostile))).is_err(), "{hostile}");
         assert!(codex().invocation(&request(Some(hostile))).is_err(), "{hostile}");
     }

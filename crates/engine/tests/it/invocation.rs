@@ -1,6 +1,6 @@
 //! What a request becomes: a command line, variables and files without a credential and without the prompt.
 
-use tipstaff_engine::{Engine, EngineRequest, Invocation, REGISTRY};
+use tipstaff_engine::{Engine, EngineRequest, Invocation, REGISTRY, engine};
 use tipstaff_model::EngineKind;
 
 fn request(prompt: &str) -> EngineRequest<'_> {
@@ -200,4 +200,52 @@ fn instructions_cannot_leave_their_place() {
             assert!(!file.path.starts_with('/') && !file.path.contains(".."), "{}", file.path);
         }
     }
+}
+
+#[test]
+fn a_session_is_continued_by_an_id_that_is_neither_option_nor_path() {
+    let id = "0a1b2c3d-4e5f_6A";
+    let asked = |kind, resume| {
+        let command = ["agent".to_owned()];
+        let mut asked = request("Go on.");
+        if matches!(kind, EngineKind::Acp | EngineKind::Command) {
+            asked.command = &command;
+        }
+        (asked.resume, asked.keeps_session) = (resume, true);
+        engine(kind).invocation(&asked)
+    };
+    for (kind, word) in [
+        (EngineKind::ClaudeCode, format!("--resume={id}")),
+        (EngineKind::Gemini, format!("--resume={id}")),
+        (EngineKind::Qwen, format!("--resume={id}")),
+        (EngineKind::OpenCode, format!("--session={id}")),
+        (EngineKind::Codex, id.to_owned()),
+    ] {
+        let argv = asked(kind, Some(id)).unwrap().argv;
+        assert_eq!(argv.iter().filter(|one| **one == word).count(), 1, "{argv:?}");
+        assert!(
+            !asked(kind, None)
+                .unwrap()
+                .argv
+                .iter()
+                .any(|one| one.contains("resume") || one.contains("session"))
+        );
+        assert!(!engine(kind).session_folders().is_empty());
+    }
+    let long = "a".repeat(200);
+    for kind in EngineKind::ALL.iter().copied() {
+        for hostile in ["", "-", "--last", "-x", "_a", "a b", "a/b", "../a", "a\nb", "$(id)", "é", &long] {
+            assert_eq!(
+                asked(kind, Some(hostile)).unwrap_err().code(),
+                "session-not-resumable",
+                "{kind} {hostile:?}"
+            );
+        }
+        if engine(kind).session_folders().is_empty() {
+            assert_eq!(asked(kind, Some(id)).unwrap_err().code(), "session-not-resumable", "{kind}");
+        }
+    }
+    // What nobody keeps is not written.
+    let argv = engine(EngineKind::ClaudeCode).invocation(&request("x")).unwrap().argv;
+    assert!(argv.contains(&"--no-session-persistence".to_owned()), "{argv:?}");
 }

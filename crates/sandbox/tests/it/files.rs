@@ -165,7 +165,7 @@ fn a_folder_of_the_home_outlasts_the_sandbox_and_nothing_in_it_runs() {
     std::fs::create_dir(&host).unwrap();
     let inside = std::path::PathBuf::from("/home/agent/.agent/sessions");
     let text = "umask 077; cd ~/.agent/sessions && echo one >> log && cp /bin/true t && ./t && echo ran; \
-                echo x > ~/.agent/beside && cat log; rmdir ~/.agent/sessions || mv ~/.agent ~/other || echo stays";
+                echo x > ~/.agent/beside && cat log; rmdir ~/.agent/sessions || echo stays";
     for (round, strict) in [(1, false), (2, true)] {
         let mut spec = script(Workspace::Empty, text);
         if strict {

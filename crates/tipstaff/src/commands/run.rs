@@ -38,7 +38,13 @@ pub(crate) async fn run(
     let screen = tui::wanted(&context, arguments.screen.chosen())? && !dry_run && !queue;
     let preparing = prepare(&arguments, &context, &git);
     let (runner, accepted) = context.runner_while(&git, trying, preparing).await?;
-    go(&context, &runner, accepted, Going { screen, unattended: arguments.unattended, dry_run, queue, learn: arguments.learn }).await
+    go(
+        &context,
+        &runner,
+        accepted,
+        Going { screen, unattended: arguments.unattended, dry_run, queue, learn: arguments.learn },
+    )
+    .await
 }
 
 /// How a task that was read goes on.

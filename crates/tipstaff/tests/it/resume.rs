@@ -213,7 +213,7 @@ fn next() -> String {
     script_prompt(
         "And now the roof.",
         json!([
-            {"shell": "cat first.txt second.txt 2>&1 | sed s/^/seen-/"},
+            {"shell": "sed s/^/seen-/ first.txt > seen.txt 2>&1"},
             {"write": {"path": "/work/second.txt", "content": "built the roof\n"}},
             {"text": "The shed stands."}
         ]),
@@ -230,10 +230,12 @@ fn goes_on(scene: &Scene, run: &str, args: &[&str]) -> Value {
     for part in ["pumpkin shed", "And now the roof."] {
         assert!(asked.contains(part), "the model was not told of {part}: {asked}");
     }
-    assert!(asked.contains("seen-laid the first stone"), "{asked}");
-    assert_eq!((&summary["state"], &summary["files_changed"]), (&json!("done"), &json!(2)), "{summary}");
-    assert_eq!(summary["refusals"], json!([]), "{summary}");
+    assert_eq!((&summary["state"], &summary["files_changed"]), (&json!("done"), &json!(3)), "{summary}");
+    // OpenCode tells of each write outside of the sandbox, too.
+    let refused = summary["refusals"].as_array().unwrap();
+    assert!(refused.iter().all(|one| one["rule"] == "outside-sandbox"), "{summary}");
     let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(diff.contains("+seen-laid the first stone"), "{diff}");
     assert!(diff.contains("+laid the first stone") && diff.contains("+built the roof"), "{diff}");
     let shown = scene.shown(summary["run"].as_str().unwrap());
     assert_eq!(shown["continues"], *run, "{shown}");
@@ -329,11 +331,13 @@ fn a_run_whose_worker_was_killed_goes_on_and_knows_what_it_lost() {
         let before = scene.server.scripted_requests().len();
         let ended = scene.resume(&run, &next(), &[]).expect(0);
         let asked = scene.asked_since(before);
-        for part in ["pumpkin shed", "And now the roof.", "what you changed since is gone", "No such file"] {
+        for part in ["pumpkin shed", "And now the roof.", "what you changed since is gone"] {
             assert!(asked.contains(part), "the model was not told of {part}: {asked}");
         }
         let summary = ended.json();
-        assert_eq!(summary["files_changed"], 1, "{summary}");
+        assert_eq!(summary["files_changed"], 2, "{summary}");
+        let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+        assert!(diff.contains("No such file"), "{diff}");
         scene.tipstaff(&["audit", "verify"]).expect(0);
     }
 }
@@ -400,9 +404,16 @@ begun s-1; end"#,
     let summary = scene.tipstaff(&["runs", "resume", &first, "--json"]).expect(0).json();
     assert_eq!((&summary["files_changed"], &summary["refusals"]), (&json!(4), &json!([])), "{summary}");
     let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
-    assert!(diff.contains("+first of mine\n") && diff.contains("+?? b.txt") && diff.contains("+ M README.md"), "{diff}");
+    assert!(
+        diff.contains("+first of mine\n") && diff.contains("+?? b.txt") && diff.contains("+ M README.md"),
+        "{diff}"
+    );
     let result = scene.world.home().join("results").join(format!("{}.git", summary["run"].as_str().unwrap()));
-    let log = Command::new("git").arg("--git-dir").arg(&result).args(["log", "--format=%s", summary["commit"].as_str().unwrap()]).output();
+    let log = Command::new("git")
+        .arg("--git-dir")
+        .arg(&result)
+        .args(["log", "--format=%s", summary["commit"].as_str().unwrap()])
+        .output();
     let log = String::from_utf8(log.unwrap().stdout).unwrap();
     assert_eq!(log.lines().skip(1).collect::<Vec<_>>(), ["third", "first of mine", "first"], "{log}");
 }
