@@ -81,6 +81,8 @@ pub struct ChargeRequest {
 pub enum BudgetScope {
     /// The run's: the warrant's.
     Run,
+    /// A run's above it, whose money a sub-run spends as well: that run's warrant's.
+    RunAbove,
     /// The agent's, over a period.
     Agent,
     /// The project's that the run's repository is in, over a period.
@@ -97,10 +99,20 @@ impl BudgetScope {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::RunAbove => "run_above",
             Self::Agent => "agent",
             Self::Project => "project",
             Self::Person => "person",
             Self::Org => "org",
+        }
+    }
+
+    /// For a sentence: the budget of the ….
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::RunAbove => "run above this one",
+            other => other.as_str(),
         }
     }
 }

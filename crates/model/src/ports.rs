@@ -39,6 +39,8 @@ pub struct Heartbeat {
     pub cancel_requested: bool,
     /// The warrant was revoked.
     pub warrant_revoked: bool,
+    /// Why the run is to end: a run that it works under ended or grants it no longer what it works with.
+    pub ended_above: Option<String>,
     /// The warrant that is the run's now, signed, as JSON text; absent where nobody keeps it. Another one than the worker
     /// has in force is to be judged: signature, run, and that it grants nothing more.
     pub warrant: Option<String>,

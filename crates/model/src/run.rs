@@ -186,6 +186,12 @@ pub struct RunSummary {
     /// What is kept of its session.
     #[serde(default)]
     pub privacy: PrivacyClass,
+    /// The run that it works under, where it is a sub-run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<RunId>,
+    /// The runs that work, or worked, under this one; at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sub_runs: Vec<RunId>,
     /// What its set-up came to, where its repository has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<SetupReport>,

@@ -59,7 +59,9 @@ impl Runner {
             redactor: job.redactor.clone(),
             spent: AtomicU64::new(0),
         });
-        let carried = self.carry(&job, &control, &observer).await;
+        let live = Arc::new(LiveWarrant::new(job.warrant.warrant.clone(), Arc::clone(&self.config.clock)));
+        let carried =
+            self.carry(&job, &live, &control, &observer).await.map(|update| ended_with(update, &live));
         if let Err(RunnerError::Refused(refusal)) = &carried {
             control.refusal(refusal.clone()).await?;
         }
@@ -139,12 +141,12 @@ impl Runner {
     async fn carry(
         &self,
         job: &Job,
+        live: &Arc<LiveWarrant>,
         control: &Arc<dyn ControlPlane>,
         observer: &Arc<dyn Observer>,
     ) -> Result<RunUpdate, RunnerError> {
         let clock = &self.config.clock;
         job.warrant.verify(&job.key).map_err(|error| RunnerError::WarrantForged(error.to_string()))?;
-        let live = Arc::new(LiveWarrant::new(job.warrant.warrant.clone(), Arc::clone(clock)));
         let warrant = live.in_force().map_err(RunnerError::Refused)?;
         let run = warrant.run;
         // The sandbox protects from what a command does; a role without execution never gets that far. An agent is an
@@ -187,14 +189,14 @@ impl Runner {
                 ServedRepository { name: job.task.repository.clone(), quarantine: quarantine.clone() };
             self.serve(listener, vec![served], live, control, (gateway, inspection, &job.redactor))
         };
-        let serve = |listener: TcpListener| serve_under(&live, listener, (None, None));
+        let serve = |listener: TcpListener| serve_under(live, listener, (None, None));
         let serve_agent =
-            |listener: TcpListener| serve_under(&live, listener, (job.gateway.clone(), inspection.clone()));
+            |listener: TcpListener| serve_under(live, listener, (job.gateway.clone(), inspection.clone()));
         let serve_setup =
             |live: &Arc<LiveWarrant>, listener: TcpListener| serve_under(live, listener, (None, None));
         let (materials, serve_setup) = (&materials, &serve_setup);
         let setting_up =
-            SettingUp { runner: self, job, live: &live, control, observer, materials, serve: serve_setup };
+            SettingUp { runner: self, job, live, control, observer, materials, serve: serve_setup };
         let (mut prepared, mut laid) = match setting_up.ready().await? {
             Ready::Workspace(prepared, laid) => (prepared, laid),
             Ready::Ended(update) => return Ok(update),
@@ -210,7 +212,7 @@ impl Runner {
         let mut worked = self
             .work(
                 job,
-                &live,
+                live,
                 (&prepared, inspection.as_ref()),
                 (&invocation, attended()?),
                 control,
@@ -233,7 +235,7 @@ impl Runner {
             worked = self
                 .work(
                     job,
-                    &live,
+                    live,
                     (&prepared, inspection.as_ref()),
                     (&invocation, attended()?),
                     control,
@@ -329,7 +331,7 @@ impl Runner {
             let serve_checks = |listener: TcpListener| serve_under(&lesser, listener, (None, None));
             let verified = Verifying {
                 runner: self,
-                live: &live,
+                live,
                 key: &job.key,
                 narrowed: &narrowed_further,
                 warrant: &lesser.warrant(),
@@ -420,6 +422,14 @@ impl Runner {
             .await?;
         Ok(())
     }
+}
+
+/// A run that ended since its warrant was revoked says why it was.
+fn ended_with(mut update: RunUpdate, live: &LiveWarrant) -> RunUpdate {
+    if update.exit_reason == Some(ExitReason::WarrantRevoked) && update.error.is_none() {
+        update.error = live.why_revoked().map(ToOwned::to_owned);
+    }
+    update
 }
 
 /// Lets the run's clones become quick while it works; ends with the value. What fails here costs speed and nothing else.

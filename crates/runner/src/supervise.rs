@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 use tipstaff_broker::{BrokerHandle, BudgetEnd};
-use tipstaff_model::{Clock, ControlPlane, ControlPlaneError, ExitReason, LiveWarrant, Warrant};
+use tipstaff_model::{BudgetScope, Clock, ControlPlane, ControlPlaneError, ExitReason, LiveWarrant, Warrant};
 use tipstaff_sandbox::{Exit, ExitCause, Running, UsageBound, tree_usage};
 use tipstaff_seal::VerifyingKey;
 use tokio::io::AsyncReadExt;
@@ -261,6 +261,12 @@ pub(crate) async fn supervise(
                     if news.warrant_revoked {
                         watch.warrant.revoke();
                         stop.reason = stop.reason.or(Some(ExitReason::WarrantRevoked));
+                    } else if let Some(why) = news.ended_above {
+                        if stop.reason.is_none() {
+                            session.remark(format!("{why}; this run ends with it"), &listener);
+                        }
+                        watch.warrant.revoke_because(why);
+                        stop.reason = stop.reason.or(Some(ExitReason::WarrantRevoked));
                     } else if news.cancel_requested {
                         stop.reason = stop.reason.or(Some(ExitReason::CancelledByPerson));
                     } else if let Some(text) = news.warrant
@@ -370,7 +376,11 @@ async fn budget_end(watched: &mut Option<watch::Receiver<Option<BudgetEnd>>>) ->
 }
 
 fn budget_text(end: &BudgetEnd) -> String {
-    format!("the {} budget of {} is spent ({}); the agent was told", end.scope, end.limit, end.spent)
+    let of = match end.scope {
+        BudgetScope::RunAbove => "budget of the run above this one,".to_owned(),
+        scope => format!("{scope} budget of"),
+    };
+    format!("the {of} {} is spent ({}); the agent was told", end.limit, end.spent)
 }
 
 /// The bound of the sandbox that ended the command, if one did.

@@ -38,14 +38,14 @@ macro_rules! charge_columns {
     () => {
         "id, run_id, agent, project, person, provider, model, day, state, reserved, cost, input_tokens, cache_read_tokens, \
          cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens, price_unknown, estimated, outcome, \
-         status, duration_ms, reserved_at, settled_at"
+         status, duration_ms, reserved_at, settled_at, above"
     };
 }
 
 statements! {
     scoped CHARGE_ADD =
         "insert into charge (org_id, id, run_id, agent, project, person, provider, model, day, state, reserved, \
-         reserved_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+         reserved_at, above) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
     scoped CHARGE_GET = concat!("select ", charge_columns!(), " from charge where org_id = $1 and id = $2");
     scoped CHARGE_LIST_OF_RUN = concat!(
         "select ", charge_columns!(), " from charge where org_id = $1 and run_id = $2 order by id"
@@ -95,6 +95,8 @@ pub(crate) const MOST_TOKENS: u64 = 1_000_000_000_000;
 pub struct ChargeAccount {
     /// The run's own budget: its warrant's.
     pub run_budget: MicroUsd,
+    /// The runs that it works under, nearest first, with the budgets of their warrants: their money is spent as well.
+    pub above: Vec<(RunId, MicroUsd)>,
     /// The agent's name; absent when the run has none, and then no agent's budget binds it.
     pub agent: Option<String>,
     /// The project that the run's repository belongs to, by name; absent when it belongs to none.
@@ -181,6 +183,8 @@ pub struct Charge {
     pub reserved_at: i64,
     /// When it was settled, in milliseconds since the Unix epoch.
     pub settled_at: Option<i64>,
+    /// The runs above its run, nearest first: it counts for their budgets, too.
+    pub above: Vec<RunId>,
 }
 
 /// By what the ledger is summed up.
@@ -259,7 +263,19 @@ pub(crate) fn charge(row: &Row) -> Result<Charge, StoreError> {
         duration_ms: columns.count("duration_ms")?,
         reserved_at: columns.int()?,
         settled_at: columns.int_opt()?,
+        above: above(&mut columns)?,
     })
+}
+
+/// Ids as a row keeps them.
+pub(crate) fn above_text(above: impl Iterator<Item = RunId>) -> String {
+    above.map(|run| run.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn above(columns: &mut Columns<'_>) -> Result<Vec<RunId>, StoreError> {
+    let text = columns.text()?;
+    let all: Result<Vec<RunId>, _> = text.split_ascii_whitespace().map(str::parse).collect();
+    all.map_err(|_| columns.invalid("above", "it is no list of runs".to_owned()))
 }
 
 fn sum(columns: &mut Columns<'_>) -> Result<ChargeSum, StoreError> {
@@ -291,8 +307,15 @@ impl OrgRead {
             Some(repository) => self.project_of(repository).await?.map(|project| project.name),
             None => None,
         };
+        let mut above = Vec::new();
+        if task.spec.under.is_some() {
+            for one in self.run_list_above(run.id).await? {
+                let granted = self.warrant_of_run(one).await?.map(|found| found.signed.warrant.budget);
+                above.push((one, granted.unwrap_or_default()));
+            }
+        }
         let (agent, person) = (task.spec.agent, task.person.or(subject));
-        Ok(Some(ChargeAccount { run_budget: warrant.budget, agent, project, person }))
+        Ok(Some(ChargeAccount { run_budget: warrant.budget, above, agent, project, person }))
     }
 
     /// The budgets over a period that bind an account today, with their totals.

@@ -62,7 +62,8 @@ statements! {
     scoped LEASE_RENEW =
         "update task set lease_until = $5 where org_id = $1 and id = $2 and lease_owner = $3 and generation = $4 \
          returning cancel_requested, \
-         (select count(*) from warrant where org_id = $1 and run_id = $6 and parent_id is null and revoked_at is not null)";
+         (select count(*) from warrant where org_id = $1 and run_id = $6 and revoked_at is not null), \
+         cast(case when under_run is null then 0 else 1 end as bigint)";
 }
 
 /// How long a claim holds without a heartbeat, by default, in milliseconds.
@@ -288,13 +289,14 @@ impl OrgTx {
         let row = self.first(LEASE_RENEW, row).await?.ok_or(StoreError::LeaseLost)?;
         let mut columns = row.read("task");
         let (cancel_requested, warrant_revoked) = (columns.flag()?, columns.int()? > 0);
+        let ended_above = if columns.flag()? { self.run_ended_above(token.run).await? } else { None };
         let warrant = match self.warrant_of_run(token.run).await {
             Ok(found) => found.map(|found| found.signed.to_json()).transpose()?,
             // Whoever wrote it, the worker is to see that it does not hold.
             Err(StoreError::Value { .. }) => Some(String::new()),
             Err(error) => return Err(error),
         };
-        Ok(Heartbeat { cancel_requested, warrant_revoked, warrant })
+        Ok(Heartbeat { cancel_requested, warrant_revoked, ended_above, warrant })
     }
 
     /// The lease with the run that the dead worker had begun in this attempt, if it got that far.

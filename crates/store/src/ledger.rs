@@ -150,6 +150,7 @@ fn names_checked(request: &ChargeRequest) -> Result<(), StoreError> {
 /// Whose totals a row counts for.
 struct Holders<'h> {
     run: RunId,
+    above: &'h [RunId],
     agent: &'h str,
     project: &'h str,
     person: &'h str,
@@ -169,6 +170,7 @@ impl Charge {
         let Self { agent, project, person, day, .. } = self;
         Holders {
             run: self.run,
+            above: self.above.as_slice(),
             agent: agent.as_str(),
             project: project.as_str(),
             person: person.as_str(),
@@ -247,8 +249,10 @@ impl OrgTx {
                 }
             }
             ChargeAnswer::Exhausted { .. } => {
-                // The first bound is the run's own.
-                let binding = by.and_then(|place| place.checked_sub(1)).and_then(|place| bindings.get(place));
+                // The first bounds are the run's own and those of the runs above.
+                let first = account.above.len().saturating_add(1);
+                let binding =
+                    by.and_then(|place| place.checked_sub(first)).and_then(|place| bindings.get(place));
                 if let Some(binding) = binding {
                     reservation.alert = self.budget_refused(lease, binding).await?;
                 }
@@ -271,6 +275,7 @@ impl OrgTx {
         let agent = account.agent.as_deref().unwrap_or_default();
         let project = account.project.as_deref().unwrap_or_default();
         let person = account.person.map(|person| person.to_string()).unwrap_or_default();
+        let above: Vec<RunId> = account.above.iter().map(|(run, _)| *run).collect();
         let row: &[Value<'_>] = values![
             request.call,
             run,
@@ -282,7 +287,8 @@ impl OrgTx {
             day.number(),
             state.as_str(),
             micro(amount),
-            now
+            now,
+            above_text(above.iter().copied()),
         ];
         self.change(CHARGE_ADD, row).await?;
         let change = Change {
@@ -290,10 +296,12 @@ impl OrgTx {
             calls_open: i64::from(state == ChargeState::Reserved),
             spent: 0,
         };
-        self.charge_count(&Holders { run, agent, project, person: &person, day }, &change).await
+        self.charge_count(&Holders { run, above: &above, agent, project, person: &person, day }, &change)
+            .await
     }
 
-    /// Every budget that binds a run today: its own first, then those over a period in the order of the bindings.
+    /// Every budget that binds a run today: its own first, then those of the runs above, then those over a period in the
+    /// order of the bindings.
     async fn charge_bounds(
         &mut self,
         run: RunId,
@@ -304,6 +312,10 @@ impl OrgTx {
         let (spent, reserved) = self.charge_total(BudgetScope::Run, &run.to_string(), day, day).await?;
         let limit = Some(account.run_budget);
         let mut bounds = vec![Bound { scope: BudgetScope::Run, limit, spent, reserved }];
+        for (above, budget) in &account.above {
+            let (spent, reserved) = self.charge_total(BudgetScope::Run, &above.to_string(), day, day).await?;
+            bounds.push(Bound { scope: BudgetScope::RunAbove, limit: Some(*budget), spent, reserved });
+        }
         let bindings = self.charge_binding(account, today).await?;
         bounds.extend(bindings.iter().map(Bound::of));
         Ok((bounds, bindings))
@@ -318,17 +330,24 @@ impl OrgTx {
         Ok(())
     }
 
-    /// Adds to the running totals of a run, its agent, project and person, and the org, in one statement.
+    /// Adds to the running totals of a run and of those above it, of its agent, project and person, and of the org, in one
+    /// statement.
     async fn charge_count(&mut self, holders: &Holders<'_>, change: &Change) -> Result<(), StoreError> {
         let (run, day) = (holders.run.to_string(), holders.day.number());
-        let rows = [
+        let above: Vec<String> = holders.above.iter().map(ToString::to_string).collect();
+        let own = [
             (BudgetScope::Run, run.as_str(), NO_DAY),
             (BudgetScope::Agent, holders.agent, day),
             (BudgetScope::Project, holders.project, day),
             (BudgetScope::Person, holders.person, day),
             (BudgetScope::Org, "", day),
-        ]
-        .map(|(scope, name, day)| vec![Value::from(scope.as_str()), Value::from(name), Value::from(day)]);
+        ];
+        let above = above.iter().map(|run| (BudgetScope::Run, run.as_str(), NO_DAY));
+        let rows: Vec<Vec<Value<'_>>> = own
+            .into_iter()
+            .chain(above)
+            .map(|(scope, name, day)| vec![Value::from(scope.as_str()), Value::from(name), Value::from(day)])
+            .collect();
         let Change { spent, reserved, calls_open } = change;
         let shared: &[Value<'_>] = values![*spent, *reserved, *calls_open, self.inner.now()];
         self.insert_rows(&CHARGE_TOTAL_ADD, shared, &rows).await?;
@@ -535,6 +554,7 @@ impl OrgTx {
         self.run_charge_add(run, -spent, 0).await?;
         let account = ChargeAccount {
             run_budget: MicroUsd::ZERO,
+            above: held.above.into_iter().map(|run| (run, MicroUsd::ZERO)).collect(),
             agent: Some(held.agent).filter(|name| !name.is_empty()),
             project: Some(held.project).filter(|name| !name.is_empty()),
             person: held.person.parse().ok(),

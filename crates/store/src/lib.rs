@@ -37,6 +37,7 @@ mod steering;
 mod store;
 mod task;
 mod transaction;
+mod under;
 mod warrant;
 
 pub use agent::AgentDraft;
@@ -106,5 +107,6 @@ const STATEMENTS: &[&[sql::Statement]] = &[
     store::postgres::STATEMENTS,
     store::sqlite::STATEMENTS,
     task::STATEMENTS,
+    under::STATEMENTS,
     warrant::STATEMENTS,
 ];

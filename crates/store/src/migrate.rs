@@ -42,6 +42,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(7, "0007_policies"),
     migration!(8, "0008_retention"),
     migration!(9, "0009_resumed"),
+    migration!(10, "0010_sub_runs"),
 ];
 
 /// The newest schema that this program knows.

@@ -20,6 +20,8 @@ macro_rules! run_columns {
     };
 }
 
+pub(crate) use run_columns;
+
 statements! {
     scoped RUN_ADD =
         "insert into run (org_id, id, task_id, attempt, state, branch, base_commit, workspace, host, started_at) \
@@ -55,6 +57,9 @@ statements! {
         "update run set workspace = null where org_id = $1 and id = $2 and ended_at is not null";
     scoped RUN_DECIDE = "update run set decision = $3 where org_id = $1 and id = $2 and ended_at is not null";
 }
+
+/// Sub-runs that a summary names at most.
+const MOST_TOLD: u32 = 100;
 
 /// A run to be begun; its id, task and attempt are the lease's.
 #[derive(Debug, Clone)]
@@ -160,7 +165,7 @@ pub enum RunFound {
     None,
 }
 
-fn run(mut columns: Columns<'_>) -> Result<Run, StoreError> {
+pub(crate) fn run(mut columns: Columns<'_>) -> Result<Run, StoreError> {
     Ok(Run {
         id: columns.parsed("id")?,
         task: columns.parsed("task_id")?,
@@ -270,7 +275,8 @@ impl OrgRead {
         let refusals = self.refusal_list(id).await?.into_iter().map(|stored| stored.refusal).collect();
         let setup = self.setup_report(id).await?;
         let spec = self.task_get(run.task).await?.ok_or(StoreError::Missing { what: "task" })?.spec;
-        Ok(Some(self.summary(run, &spec, refusals, setup)))
+        let sub_runs = self.run_list_under(id, MOST_TOLD).await?.into_iter().map(|run| run.id).collect();
+        Ok(Some(RunSummary { sub_runs, ..self.summary(run, &spec, refusals, setup) }))
     }
 
     fn summary(
@@ -299,6 +305,8 @@ impl OrgRead {
             tokens: run.tokens,
             duration_ms: u64::try_from(until.saturating_sub(run.started_at)).unwrap_or(0),
             privacy: spec.privacy,
+            under: spec.under,
+            sub_runs: Vec::new(),
             setup,
             refusals,
             error: run.error,

@@ -17,7 +17,8 @@ macro_rules! task_columns {
 statements! {
     rows (shared 2) TASK_ADD =
         "insert into task (org_id, created_at, updated_at, id, repository_id, kind, state, spec, dedup_key, \
-         max_attempts, run_at, person, resumes) values ($1, $2, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11) \
+         max_attempts, run_at, person, resumes, under_run) \
+         values ($1, $2, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12) \
          on conflict (org_id, dedup_key) do nothing";
     scoped TASK_GET = concat!("select ", task_columns!(), " from task where org_id = $1 and id = $2");
     scoped TASK_BY_DEDUP = "select id from task where org_id = $1 and dedup_key = $2";
@@ -251,6 +252,7 @@ impl OrgTx {
                 Value::from(draft.run_at.unwrap_or(now)),
                 Value::from(draft.person),
                 Value::from(draft.spec.resumes.as_ref().map(|resumed| resumed.run)),
+                Value::from(draft.spec.under),
             ]);
         }
         let inserted = self.insert_rows(&TASK_ADD, values![now], &rows).await?;

@@ -111,7 +111,8 @@ impl OrgRead {
 }
 
 impl OrgTx {
-    /// Keeps a signed warrant of the lease's run. The one without a parent becomes the run's own.
+    /// Keeps a signed warrant of the lease's run. The one that was not narrowed from another one of the run becomes the
+    /// run's own.
     ///
     /// # Errors
     /// `lease-lost`; `input` for a warrant of another org, task or run.
@@ -125,7 +126,12 @@ impl OrgTx {
             });
         }
         self.warrant_keep(signed).await?;
-        if grant.parent.is_none() {
+        let above = match grant.parent {
+            Some(parent) => self.first(WARRANT_RUN, values![parent]).await?,
+            None => None,
+        };
+        let above: Option<RunId> = above.map(|row| row.read("warrant").parsed("run_id")).transpose()?;
+        if above != Some(grant.run) {
             self.change(WARRANT_OF_RUN_SET, values![grant.run, grant.id]).await?;
         }
         Ok(())

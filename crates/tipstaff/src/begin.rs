@@ -136,6 +136,14 @@ fn secrets(warrant: &Warrant) -> String {
     if places.is_empty() { "none".to_owned() } else { places.join(" ") }
 }
 
+/// The run and the warrant above those of a sub-run, for the log.
+fn lineage(task: &TaskSpec, warrant: &Warrant, draft: AuditDraft) -> AuditDraft {
+    match (task.under, warrant.parent) {
+        (Some(run), Some(parent)) => draft.with("under", run).with("parent", parent),
+        _ => draft,
+    }
+}
+
 /// Whose policies a run is under, for the log; the repository's own stands in its base.
 fn policies(layers: &Policies) -> String {
     let names: Vec<String> = layers.0.iter().map(|layer| layer.origin.to_string()).collect();
@@ -166,15 +174,16 @@ pub(crate) async fn begin(
     let bound = crate::bound::read(&mut tx, &task.secrets).await?;
     let resumed = crate::kept::resumed(context, &mut tx, &task).await?;
     let session_key = crate::kept::key_new(context, &mut tx, run, &task).await?;
-    // Before the run is on record, so that whoever finds it there can tell whether its process lives.
-    let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let RunModels { grants, gateway, redactor } = asked;
     let laid_over = (grants, &laws.push, &laws.walls);
     let mut warrant = warrant_of(context, &task, &bound, (lease.task(), run), laid_over)?;
     warrant.setup = setup.as_ref().map(|setup| laws.without_denied(setup.grant.clone()));
+    let warrant = crate::under::granted(&mut tx, &task, warrant, context.clock.wall_ms()).await?;
     let inspection = crate::bound::inspection(context, &warrant, bound)?;
     let values = inspection.iter().flat_map(|inspection| &inspection.secrets).map(|(_, held)| held.value());
     let redactor = redactor.and_values(values);
+    // Before the run is on record, so that whoever finds it there can tell whether its process lives.
+    let lock = RunLock::create(&context.layout, run, lease.owner())?;
     let draft = RunDraft {
         branch: warrant.push_ref().cloned(),
         base_commit: Some(task.base_commit.clone()),
@@ -199,6 +208,7 @@ pub(crate) async fn begin(
             Some(earlier) => draft.with("resumes", earlier.run),
             None => draft,
         };
+        let draft = lineage(&task, &warrant, draft);
         tx.audit_note(
             draft
                 .with("run", run)

@@ -189,11 +189,12 @@ Examples:
   tipstaff run --engine codex --budget 2 \"fix the typo in the README\"
   tipstaff run --agent claude-builder --attended \"update the dependencies\"
   tipstaff run --engine acp --model anthropic/claude-sonnet-5-5 \"fix the typo\" -- claude-agent-acp
+  tipstaff run --under 3f9a1c2e --role reviewer --budget 0.50 --agent claude-builder \"look for races\"
   tipstaff run --dry-run -- true")]
 pub(crate) struct RunArgs {
-    /// The repository: a path, or a URL (https, or http on loopback)
-    #[arg(long, value_name = "PATH|URL", default_value = ".")]
-    pub(crate) repo: std::ffi::OsString,
+    /// The repository: a path, or a URL (https, or http on loopback) [default: ., with --under that of the run above]
+    #[arg(long, value_name = "PATH|URL")]
+    pub(crate) repo: Option<std::ffi::OsString>,
     /// The agent to use; see `tipstaff agents list`
     #[arg(long, value_name = "NAME", conflicts_with = "engine")]
     pub(crate) agent: Option<String>,
@@ -217,6 +218,10 @@ pub(crate) struct RunArgs {
     /// How long you have to answer a question of the agent, from 1s to 24h; after that it means no [default: 5m]
     #[arg(long, value_name = "DUR", value_parser = parse_duration_ms, allow_hyphen_values = true)]
     pub(crate) ask_timeout: Option<u64>,
+    /// Work under the warrant of this run, which is at work: a sub-run. Its own warrant is a narrowing of that one, what it
+    /// spends is spent of both, and it ends with it. What is not asked for is at most what that run has
+    #[arg(long, value_name = "RUN")]
+    pub(crate) under: Option<String>,
     /// What to base on: a branch, tag or commit [default: HEAD]
     #[arg(long, value_name = "REF")]
     pub(crate) base: Option<String>,

@@ -21,6 +21,7 @@ mod privacy;
 mod setup;
 mod transcript;
 mod tui;
+mod under;
 mod watch;
 
 use clap::{CommandFactory, Parser};

@@ -85,6 +85,9 @@ pub(crate) async fn layers(read: &mut OrgRead, task: &TaskSpec, now_ms: i64) -> 
         None => None,
     };
     let mut layers = stored(read, project.as_deref()).await?;
+    for policy in crate::under::policies(read, task).await? {
+        layers.add(PolicyOrigin::RunAbove, policy);
+    }
     layers.add(PolicyOrigin::Run, task.policy.clone());
     Ok(layers.at(now_ms))
 }

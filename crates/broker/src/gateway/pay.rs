@@ -103,7 +103,8 @@ pub(super) async fn pay(
             }
             ChargeAnswer::Exhausted { scope, limit, spent } => {
                 let why = format!(
-                    "the budget of the {scope} of {limit} is spent: {spent}, and this call needs {}",
+                    "the budget of the {} of {limit} is spent: {spent}, and this call needs {}",
+                    scope.in_words(),
                     estimate.least
                 );
                 let refusal = shared.refuse(Refusal::new(

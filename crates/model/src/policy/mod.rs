@@ -167,6 +167,8 @@ pub enum PolicyOrigin {
     Agent(String),
     /// The options of the run.
     Run,
+    /// The options of a run above it.
+    RunAbove,
     /// One that is tried out.
     Candidate,
 }
@@ -179,6 +181,7 @@ impl fmt::Display for PolicyOrigin {
             Self::Repository => f.write_str("the repository"),
             Self::Agent(name) => write!(f, "agent {name}"),
             Self::Run => f.write_str("the run"),
+            Self::RunAbove => f.write_str("the run above"),
             Self::Candidate => f.write_str("the candidate"),
         }
     }

@@ -4,7 +4,7 @@ use super::{NarrowError, Warrant};
 use crate::door::Clock;
 use crate::refusal::{Refusal, Rule};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Why a warrant grants nothing any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub struct LiveWarrant {
     started_monotonic_ms: i64,
     lifetime_ms: AtomicI64,
     revoked: AtomicBool,
+    why: OnceLock<String>,
 }
 
 impl std::fmt::Debug for LiveWarrant {
@@ -51,6 +52,7 @@ impl LiveWarrant {
             started_monotonic_ms,
             lifetime_ms: AtomicI64::new(lifetime_ms),
             revoked: AtomicBool::new(false),
+            why: OnceLock::new(),
         }
     }
 
@@ -119,7 +121,7 @@ impl LiveWarrant {
             Some(Lapse::Revoked) => Err(Refusal::new(
                 Rule::WarrantRevoked,
                 self.warrant().id.to_string(),
-                "the warrant was revoked",
+                self.why_revoked().unwrap_or("the warrant was revoked"),
             )),
         }
     }
@@ -127,5 +129,18 @@ impl LiveWarrant {
     /// Takes it out of force at once and for good.
     pub fn revoke(&self) {
         self.revoked.store(true, Ordering::SeqCst);
+    }
+
+    /// The same, with the reason that everybody is told from now on.
+    pub fn revoke_because(&self, why: String) {
+        // The first reason counts.
+        let _known = self.why.set(why);
+        self.revoke();
+    }
+
+    /// Why it was revoked, where that was said.
+    #[must_use]
+    pub fn why_revoked(&self) -> Option<&str> {
+        self.why.get().map(String::as_str)
     }
 }

@@ -11,6 +11,7 @@ mod network;
 mod pattern;
 mod role;
 mod setup;
+mod sub_run;
 
 pub use live::{Lapse, LiveWarrant};
 pub use narrow::{NarrowError, Narrowing};
@@ -20,6 +21,7 @@ pub use pattern::{DEFAULT_PORT, HostPattern, ModelPattern, PathPattern, PatternE
 pub use role::{GitIdentity, IssueError, IssueRequest, LONGEST_RUN_MS, SHORTEST_RUN_MS, Template, lockfiles};
 
 pub use setup::SetupGrant;
+pub use sub_run::{MOST_RUNS_ABOVE, MOST_SUB_RUNS, SubRunError};
 
 use crate::agent::{AgentRole, ChoiceError, choice};
 use crate::canonical::{self, CanonicalError};
@@ -147,7 +149,7 @@ pub struct Warrant {
     pub v: u8,
     /// Its id.
     pub id: WarrantId,
-    /// The warrant that this one was narrowed from.
+    /// The warrant that this one was narrowed from: an earlier one of its run, or the one of the run above a sub-run.
     pub parent: Option<WarrantId>,
     /// The tenant.
     pub org: OrgId,

@@ -144,6 +144,10 @@ impl Warrant {
         {
             return Err(widens("paths", format!("leaving {missing} unprotected")));
         }
+        let fixture = |path: &PathPattern| self.paths.fixtures.iter().any(|mine| mine.covers(path));
+        if let Some(other) = child.paths.fixtures.iter().find(|path| !fixture(path)) {
+            return Err(widens("paths", format!("text like secrets in {other}")));
+        }
         let bits = [
             ("exec", child.tools.exec, self.tools.exec),
             ("submodules", child.tools.submodules, self.tools.submodules),

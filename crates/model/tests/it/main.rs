@@ -6,3 +6,5 @@ mod explain;
 mod live;
 #[cfg(test)]
 mod narrowing;
+#[cfg(test)]
+mod sub_run;

@@ -158,8 +158,17 @@ pub(crate) fn narrowing() -> impl Strategy<Value = Narrowing> {
         )
 }
 
-/// Every question the product asks of a warrant: `Some(what)` when the child grants what the parent does not.
+/// The same, and of a narrowing: it is of the same run.
 fn widened(parent: &Warrant, child: &Warrant) -> Option<String> {
+    let identity = |one: &Warrant| (one.org, one.run, one.task, one.subject.clone());
+    if identity(parent) != identity(child) {
+        return Some("identity".to_owned());
+    }
+    grants_more(parent, child)
+}
+
+/// Every question the product asks of a warrant: `Some(what)` when the child grants what the parent does not.
+pub(crate) fn grants_more(parent: &Warrant, child: &Warrant) -> Option<String> {
     let repositories: Vec<RepositoryName> = REPOSITORIES.iter().map(|name| name.parse().unwrap()).collect();
     for name in &repositories {
         if child.permits_read(name).is_ok() && parent.permits_read(name) != child.permits_read(name) {
@@ -186,6 +195,12 @@ fn widened(parent: &Warrant, child: &Warrant) -> Option<String> {
         {
             return Some(format!("path {path}"));
         }
+    }
+    let fixture = ["tests/fixtures/a", "src/a/b.rs"]
+        .into_iter()
+        .find(|path| child.paths.is_fixture(path.as_bytes()) && !parent.paths.is_fixture(path.as_bytes()));
+    if let Some(path) = fixture {
+        return Some(format!("secrets in {path}"));
     }
     for host in [
         "example.com",
@@ -223,13 +238,6 @@ fn widened(parent: &Warrant, child: &Warrant) -> Option<String> {
         || !parent.limits.covers(&child.limits)
     {
         return Some("budget, expiry or limits".to_owned());
-    }
-    if child.org != parent.org
-        || child.run != parent.run
-        || child.task != parent.task
-        || child.subject != parent.subject
-    {
-        return Some("identity".to_owned());
     }
     None
 }

@@ -20,6 +20,7 @@ pub(crate) fn call(number: u64) -> RowId {
 pub(crate) fn account(micro: u64) -> ChargeAccount {
     ChargeAccount {
         run_budget: MicroUsd::from_micro(micro),
+        above: Vec::new(),
         agent: Some("fixer".to_owned()),
         project: None,
         person: None,
@@ -254,7 +255,7 @@ story! {
         let signed = warrant(&mut tx, &lease).await.unwrap();
         tx.warrant_add(&lease, &signed).await.unwrap();
         let account = tx.charge_account(lease.run()).await.unwrap().unwrap();
-        assert_eq!(account, ChargeAccount { run_budget: signed.warrant.budget, agent: Some("fixer".to_owned()), project: None, person: None });
+        assert_eq!(account, ChargeAccount { run_budget: signed.warrant.budget, above: Vec::new(), agent: Some("fixer".to_owned()), project: None, person: None });
     }
 }
 

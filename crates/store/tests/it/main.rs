@@ -30,4 +30,5 @@ mod statements;
 mod steering;
 mod story;
 mod two_orgs;
+mod under;
 mod walls;

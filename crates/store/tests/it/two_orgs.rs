@@ -115,6 +115,14 @@ async fn act(store: &Store, scope: &OrgScope, journal: &mut Journal) -> Ids {
         )
     );
     call!(journal, tx.budget_remove(&BudgetHolder::Agent("fixer".to_owned()), BudgetPeriod::Week));
+    call!(journal, tx.run_lock(run));
+    call!(journal, tx.run_above(run));
+    call!(journal, tx.run_list_above(run));
+    call!(journal, tx.run_list_under(run, 10));
+    call!(journal, tx.run_list_open_under(run));
+    call!(journal, tx.task_count_under(run));
+    call!(journal, tx.run_used(run));
+    call!(journal, tx.run_ended_above(run));
     let account = call!(journal, tx.charge_account(run));
     assert!(account.is_some());
     let account = crate::charge::account(300);

@@ -47,10 +47,13 @@ pub(crate) async fn narrow(arguments: &NarrowArgs, context: &Context) -> anyhow:
     let signed = SignedWarrant::sign(&child, &tx.signing_key(KeyPurpose::Warrant).await?)?;
     tx.warrant_narrow(&signed).await?;
     tx.audit_note(draft(context.principal.actor(), arguments, parent, &signed));
+    let followed = crate::under::follow(context, &mut tx, &child, &context.principal.actor()).await?;
     tx.commit().await?;
     context.pin_checkpoint().await?;
     if context.output.json {
-        context.output.object(&json!({ "warrant": child, "digest": signed.digest, "parent": parent.id }));
+        context.output.object(&json!({
+            "warrant": child, "digest": signed.digest, "parent": parent.id, "sub_runs": followed,
+        }));
     } else {
         context.output.line(&format!(
             "warrant {id} takes the place of {}; run {} learns it within 5 seconds",
@@ -64,6 +67,9 @@ pub(crate) async fn narrow(arguments: &NarrowArgs, context: &Context) -> anyhow:
             span(child.limits.wall_ms),
             time(child.expires_at)
         ));
+        for one in followed {
+            context.output.line(&one);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

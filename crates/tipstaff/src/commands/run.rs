@@ -8,6 +8,7 @@ use crate::models::keys::Asker;
 use crate::output::{Tone, span};
 use crate::setup::PlannedSetup;
 use crate::tui::{self, Held};
+use crate::under::Above;
 use crate::watch::Live;
 use anyhow::Context as _;
 use serde_json::json;
@@ -97,7 +98,10 @@ pub(crate) async fn go(
     };
 
     let mut tx = context.store.begin(context.scope()).await?;
+    crate::under::room(&mut tx, &task).await?;
     task.repository = repository_name(&mut tx, &source, &text).await?;
+    let planned = (gateway.grants.as_slice(), &laws, setup.as_ref());
+    crate::under::possible(context, &mut tx, &task, &bound, planned).await?;
     let repository = tx.repository_set(&task.repository, kind, &text).await?;
     let max_attempts = if going.queue { ATTEMPTS } else { 1 };
     let draft = TaskDraft {
@@ -139,10 +143,13 @@ pub(crate) async fn go(
     let lease = lease.ok_or_else(|| Problem::failed("task-taken", "a worker took the task already"))?;
     let cancel = Cancel::default();
     listen_for_signals(context, &cancel);
-    let privacy = task.privacy;
+    let (privacy, task_under) = (task.privacy, task.under);
     let begun = begin(context, tx, lease, task, mirror, cancel.clone(), laws, gateway, setup).await?;
     let warrant = begun.job.warrant.warrant.clone();
     announce(context, &warrant, begun.run);
+    if let Some(above) = task_under {
+        context.output.note(&format!("under run {}: what it spends is spent of both", above.short()));
+    }
     context.output.note(&format!("privacy {privacy}: {}", privacy.in_words()));
     let live = Arc::new(Live::new(context.output));
     let held = Arc::new(Held::new(live, context.output, going.screen));
@@ -178,12 +185,18 @@ async fn prepare(
             "there is nothing to do: give a prompt for an agent, or a command after --",
         ));
     }
-    let chosen = choose(arguments, context).await?;
-    let source = source_of(&arguments.repo)?;
+    let above = crate::under::chosen(context, arguments).await?;
+    let chosen = choose(arguments, context, above.as_ref()).await?;
+    let source = source_for(arguments, above.as_ref())?;
     let mirror = context.mirrors(git)?.open(&source).await?;
-    let pinned = mirror.pin(arguments.base.as_deref()).await?;
+    let of_above = above.as_ref().map(|above| above.spec.base_commit.to_string());
+    let pinned = mirror.pin(arguments.base.as_deref().or(of_above.as_deref())).await?;
+    if let Some(above) = &above {
+        above.same_base(&pinned.commit)?;
+    }
     if let Source::Local(_) = &source
         && arguments.base.is_none()
+        && above.is_none()
         && let Dirty::Files(count) = mirror.dirty(&pinned.commit).await
     {
         context.output.warn(&format!(
@@ -193,26 +206,44 @@ async fn prepare(
             pinned.commit.short()
         ));
     }
-    let base = match &pinned.branch {
-        Some(branch) => Some(format!("refs/heads/{branch}")),
-        None => arguments.base.clone(),
+    let base = match (&pinned.branch, &above) {
+        (_, Some(above)) => above.spec.base.clone(),
+        (Some(branch), None) => Some(format!("refs/heads/{branch}")),
+        (None, None) => arguments.base.clone(),
     };
-    let task = task(arguments, chosen, (&source, context), base, pinned.commit)?;
+    let task = task(arguments, chosen, (&source, context, above.as_ref()), base, pinned.commit)?;
     Ok((task, source, mirror))
 }
 
 /// The task of a run that is not made: for explaining it. The repository is not looked at.
 pub(crate) async fn would_be(arguments: &RunArgs, context: &Context) -> anyhow::Result<TaskSpec> {
-    let chosen = choose(arguments, context).await?;
-    let source = source_of(&arguments.repo)?;
-    let unpinned = "0".repeat(40).parse().context("no commit")?;
-    task(arguments, chosen, (&source, context), arguments.base.clone(), unpinned)
+    let above = crate::under::chosen(context, arguments).await?;
+    let chosen = choose(arguments, context, above.as_ref()).await?;
+    let source = source_for(arguments, above.as_ref())?;
+    let (base, commit) = match &above {
+        Some(above) => (above.spec.base.clone(), above.spec.base_commit.clone()),
+        None => (arguments.base.clone(), "0".repeat(40).parse().context("no commit")?),
+    };
+    task(arguments, chosen, (&source, context, above.as_ref()), base, commit)
+}
+
+/// The repository: the one that was named, that of the run above, or the one here.
+fn source_for(arguments: &RunArgs, above: Option<&Above>) -> anyhow::Result<Source> {
+    match (&arguments.repo, above) {
+        (Some(given), above) => {
+            let source = source_of(given)?;
+            above.map_or(Ok(()), |above| above.same_source(&source_text(&source)))?;
+            Ok(source)
+        }
+        (None, Some(above)) => above.source(),
+        (None, None) => source_of(".".as_ref()),
+    }
 }
 
 fn task(
     arguments: &RunArgs,
     chosen: Chosen,
-    (source, context): (&Source, &Context),
+    (source, context, above): (&Source, &Context, Option<&Above>),
     base: Option<String>,
     base_commit: CommitId,
 ) -> anyhow::Result<TaskSpec> {
@@ -221,9 +252,16 @@ fn task(
         Source::Local(local) => Some(local.root.as_path()),
         Source::Remote(_) => None,
     };
+    let (usual_budget, usual_time) = (template.budget, template.limits.wall_ms);
+    let (budget, timeout_ms) = match above {
+        Some(above) => {
+            (above.budget(arguments.budget, usual_budget), above.timeout_ms(arguments.timeout, usual_time)?)
+        }
+        None => (arguments.budget.unwrap_or(usual_budget), arguments.timeout.unwrap_or(usual_time)),
+    };
     let from_files = super::learn::hosts_of_files(&arguments.allow_from, root)?;
     Ok(TaskSpec {
-        repository: source.repository_name(),
+        repository: above.map_or_else(|| source.repository_name(), |above| above.spec.repository.clone()),
         source: source_text(source),
         base,
         base_commit,
@@ -235,8 +273,8 @@ fn task(
         model: chosen.model,
         provider: chosen.provider,
         instructions: chosen.instructions,
-        budget_micro_usd: arguments.budget.unwrap_or(template.budget).micro(),
-        timeout_ms: arguments.timeout.unwrap_or(template.limits.wall_ms),
+        budget_micro_usd: budget.micro(),
+        timeout_ms,
         protect: arguments.protect.clone(),
         allow_hosts: arguments.ways.allow_hosts(&[&arguments.allow_host[..], &from_files].concat()),
         host_rules: arguments.ways.host_rules(),
@@ -244,22 +282,23 @@ fn task(
         setup: match (arguments.no_setup, arguments.fresh_setup) {
             (true, _) => SetupChoice::Skip,
             (_, true) => SetupChoice::Fresh,
-            _ => SetupChoice::Usual,
+            _ => above.map_or(SetupChoice::Usual, Above::setup),
         },
-        privacy: privacy(arguments, context)?,
+        privacy: privacy(arguments, context, above)?,
         submodules: false,
         lfs: false,
         attended: arguments.attended || engine(chosen.engine).is_always_attended(),
         policy: arguments.policy.layer()?,
         ask_timeout_ms: arguments.ask_timeout,
         resumes: None,
-        under: None,
+        under: above.map(|above| above.run),
     })
 }
 
 /// What is kept of the session.
-fn privacy(arguments: &RunArgs, context: &Context) -> anyhow::Result<PrivacyClass> {
-    privacy_class(arguments.privacy.or(context.config.run.privacy).unwrap_or_default())
+fn privacy(arguments: &RunArgs, context: &Context, above: Option<&Above>) -> anyhow::Result<PrivacyClass> {
+    let usual = above.map(Above::privacy).or(context.config.run.privacy);
+    privacy_class(arguments.privacy.or(usual).unwrap_or_default())
 }
 
 /// Whether sessions of a class can be kept as it says.
@@ -282,14 +321,15 @@ struct Chosen {
     instructions: String,
 }
 
-async fn choose(arguments: &RunArgs, context: &Context) -> anyhow::Result<Chosen> {
+async fn choose(arguments: &RunArgs, context: &Context, above: Option<&Above>) -> anyhow::Result<Chosen> {
     let agent = match &arguments.agent {
         None => None,
         Some(name) => Some(crate::commands::agents::find(context, name).await?),
     };
     let engine_kind =
         arguments.engine.or(agent.as_ref().map(|agent| agent.engine)).unwrap_or(EngineKind::Command);
-    let role = arguments.role.or(agent.as_ref().map(|agent| agent.role)).unwrap_or(AgentRole::Builder);
+    let usual_role = above.map_or(AgentRole::Builder, Above::role);
+    let role = arguments.role.or(agent.as_ref().map(|agent| agent.role)).unwrap_or(usual_role);
     let command = match &agent {
         Some(agent) if arguments.cmd.is_empty() => agent.command.clone(),
         _ => arguments.cmd.clone(),
@@ -496,6 +536,9 @@ async fn dry_run(
     let models = crate::models::grants(context, task).await?;
     let mut warrant = warrant_of(context, task, bound, (id, run), (models, &laws.push, &laws.walls))?;
     warrant.setup = setup.as_ref().map(|setup| laws.without_denied(setup.grant.clone()));
+    let mut read = context.store.read(context.scope()).await?;
+    let warrant = crate::under::seen(&mut read, task, warrant, context.clock.wall_ms()).await?;
+    drop(read);
     let setup = match &setup {
         Some(setup) => Some(would_be_done(context, runner, task, setup).await?),
         None => None,

@@ -26,6 +26,8 @@ use tipstaff_store::{
 
 /// Events that are read at once.
 const PAGE: u32 = 500;
+/// Sub-runs that are shown at most.
+const MOST_TOLD: u32 = 100;
 /// How far back the end of an id is looked for.
 const SEARCHED: u32 = 10_000;
 
@@ -223,6 +225,8 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     let continued_by = read.run_list_resuming(run.id).await?;
     let refused = summary.iter().any(|summary| !summary.refusals.is_empty());
     let times = if refused { refusal_times(&mut read, run.id).await? } else { Vec::new() };
+    let sub_runs = read.run_list_under(run.id, MOST_TOLD).await?;
+    let used = if sub_runs.is_empty() { None } else { Some(read.run_used(run.id).await?) };
     drop(read);
     // A change whose time is over is gone, too.
     let there = run.decision != Some(RunDecision::Discarded) && context.layout.result(run.id).exists();
@@ -244,6 +248,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
             "published": publications.iter().map(publication_facts).collect::<Vec<_>>(),
             "refusal_times": times, "continues": task.spec.resumes.as_ref().map(|resumed| resumed.run),
             "continued_by": continued_by,
+            "used_with_sub_runs_micro_usd": used.map(tipstaff_model::MicroUsd::micro),
             "narrowed": narrowed.iter().map(|one| &one.signed.warrant).collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
@@ -278,6 +283,13 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     );
     line("privacy", &format!("{}: {}", task.spec.privacy, task.spec.privacy.in_words()));
     line("role", &format!("{}, engine {}", task.spec.role, task.spec.engine));
+    if let Some(above) = task.spec.under {
+        line("under", &format!("run {above}: it ends with it, and spends of its budget, too"));
+    }
+    for (place, one) in sub_runs.iter().enumerate() {
+        let cost = tipstaff_model::MicroUsd::from_micro(one.cost_micro_usd);
+        line(if place == 0 { "sub-runs" } else { "" }, &format!("{} {}, {cost}", one.id, one.state));
+    }
     line("started", &format!("{} on {}, attempt {}", time(run.started_at), run.host, run.attempt));
     if let Some(end) = run.ended_at {
         line("took", &span(u64::try_from(end - run.started_at).unwrap_or(0)));
@@ -293,6 +305,9 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
         "cost",
         &format!("{}, {} tokens", tipstaff_model::MicroUsd::from_micro(run.cost_micro_usd), run.tokens),
     );
+    if let Some(used) = used {
+        line("", &format!("{used} with its sub-runs and what is reserved"));
+    }
     if let Some(one) = signed {
         let grant = &one.signed.warrant;
         line("warrant", &format!("{} {} sha256:{}", grant.id, grant.kind, one.signed.digest));

@@ -74,11 +74,16 @@ pub(crate) async fn find(context: &Context, text: &str) -> anyhow::Result<Stored
 async fn show(context: &Context, text: &str) -> anyhow::Result<ExitCode> {
     let found = find(context, text).await?;
     let mut read = context.store.read(context.scope()).await?;
+    let above = match found.signed.warrant.parent {
+        Some(parent) => read.warrant_get(parent).await?.filter(|one| one.run != found.run),
+        None => None,
+    };
     let keys = read.verifying_keys(KeyPurpose::Warrant).await?;
     let holds = keys.iter().any(|key| found.signed.verify(key).is_ok());
     if context.output.json {
         context.output.object(
-            &json!({ "signed": found.signed, "signature_holds": holds, "revoked_at": found.revoked_at }),
+            &json!({ "signed": found.signed, "signature_holds": holds, "revoked_at": found.revoked_at,
+                "under": above.map(|one| one.run) }),
         );
     } else {
         context.output.line(&serde_json::to_string_pretty(&found.signed.warrant)?);
@@ -89,6 +94,11 @@ async fn show(context: &Context, text: &str) -> anyhow::Result<ExitCode> {
             found.signed.key_id
         ));
         context.output.line(&format!("digest    sha256:{}", found.signed.digest));
+        if let Some(above) = above {
+            context
+                .output
+                .line(&format!("narrowed from that of run {}: {}", above.run, above.signed.warrant.id));
+        }
         if let Some(at) = found.revoked_at {
             context.output.line(&format!("out of force since {}", time(at)));
         }

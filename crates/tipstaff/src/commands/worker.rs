@@ -3,6 +3,7 @@
 use crate::begin::{begin, source_from};
 use crate::cli::WorkerArgs;
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::models::keys::Asker;
 use crate::transcript::{Piece, of_approval, of_steer};
 use crate::watch::plain;
@@ -136,6 +137,9 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
         let bound = crate::bound::read(&mut tx, &task.secrets).await?;
         let now = context.clock.wall_ms();
         let laws = crate::policies::laws(&mut tx, &task, &bound, project, now).await?;
+        // What the run above grants may be less by now, or gone.
+        let planned = (gateway.grants.as_slice(), &laws, setup.as_ref());
+        crate::under::possible(context, &mut tx, &task, &bound, planned).await?;
         Ok::<_, anyhow::Error>((mirror, laws, gateway, setup))
     };
     match opened.await {
@@ -159,7 +163,10 @@ async fn carry(context: &Arc<Context>, runner: &Runner, lease: Lease, cancel: Ca
             tx.run_add(&lease, &draft).await?;
             let update = RunUpdate {
                 state: Some(RunState::Failed),
-                exit_reason: Some(ExitReason::Internal),
+                exit_reason: Some(match crate::exit::classify(&error).1 {
+                    Exit::Refused => ExitReason::Refused,
+                    _ => ExitReason::Internal,
+                }),
                 error: Some(format!("{error:#}")),
                 ..RunUpdate::default()
             };

@@ -39,10 +39,12 @@ impl Account {
         (state.known.clone(), state.changes)
     }
 
-    /// Remembers what was read since `moment`, unless the warrant changed in between: then it is good for one call only.
+    /// Remembers what was read since `moment`, unless the warrant changed in between, or others' warrants have a say: then it
+    /// is good for one call only.
     pub(super) fn remember(&self, read: ChargeAccount, moment: u64) {
         let mut state = self.state();
-        if state.changes == moment {
+        // The runs above may be narrowed without notice.
+        if state.changes == moment && read.above.is_empty() {
             state.known = Some(read);
         }
     }
@@ -57,6 +59,7 @@ mod tests {
     fn another_warrant_means_that_the_budget_is_read_again() {
         let of = |micro: u64| ChargeAccount {
             run_budget: MicroUsd::from_micro(micro),
+            above: Vec::new(),
             agent: None,
             project: None,
             person: None,

@@ -642,6 +642,7 @@ mod tests {
         let ledger = Arc::new(Ledger::new(parts, lease.clone()));
         let account = ChargeAccount {
             run_budget: MicroUsd::from_micro(BUDGET),
+            above: Vec::new(),
             agent: None,
             project: None,
             person: None,

@@ -86,6 +86,8 @@ mod terminal;
 #[cfg(test)]
 mod terminal_agent;
 #[cfg(test)]
+mod under;
+#[cfg(test)]
 mod usage_compared;
 #[cfg(test)]
 mod verification;

@@ -14,18 +14,18 @@ use tipstaff_testkit::{ModelServer, ScriptedTls, SeenRequest, script_prompt};
 /// Nobody's.
 const VALUE: &str = "real-value-9a3f7c21e5d0-nobodys";
 
-const HOST: &str = "api.example.test";
-const OTHER: &str = "other.example.test";
+pub(crate) const HOST: &str = "api.example.test";
+pub(crate) const OTHER: &str = "other.example.test";
 
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-struct Scene {
-    world: World,
-    repository: PathBuf,
-    hosts: ScriptedTls,
-    models: ModelServer,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) repository: PathBuf,
+    pub(crate) hosts: ScriptedTls,
+    pub(crate) models: ModelServer,
     /// What `/go` answers.
-    go: Arc<AtomicBool>,
+    pub(crate) go: Arc<AtomicBool>,
 }
 
 fn text(body: &str) -> Vec<u8> {
@@ -33,7 +33,7 @@ fn text(body: &str) -> Vec<u8> {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::new();
         let repository = world.repository("demo");
         let go = Arc::new(AtomicBool::new(false));
@@ -59,7 +59,7 @@ impl Scene {
         Self { world, repository, hosts, models, go }
     }
 
-    fn secret(&self) {
+    pub(crate) fn secret(&self) {
         let place = format!("{HOST}:{}", self.hosts.port());
         let mut command = self.world.command(self.world.binary());
         command.args(["secrets", "set", "api-token", "--host", &place, "--path", "/app/**"]);
@@ -70,7 +70,7 @@ impl Scene {
     }
 
     /// Starts a run of `script`, with its places and the ways to ask in its environment.
-    fn start(&self, options: &[&str], script: &str) -> Child {
+    pub(crate) fn start(&self, options: &[&str], script: &str) -> Child {
         let port = self.hosts.port();
         let prompt = script_prompt("Say it.", json!([{"text": "said"}]));
         let body = json!({
@@ -83,12 +83,13 @@ impl Scene {
              {script}"
         );
         let repo = self.repository.to_str().unwrap();
-        let head = ["run", "--json", "--timeout", "120s", "--repo", repo, "--model", "openai/gpt-5.5"];
+        let timeout = if options.contains(&"--under") { "60s" } else { "120s" };
+        let head = ["run", "--json", "--timeout", timeout, "--repo", repo, "--model", "openai/gpt-5.5"];
         self.world.start(&[&head[..], options, &["--", "sh", "-c", &script]].concat())
     }
 
     /// Waits until the hosts saw a request.
-    fn until_seen(&self, target: &str) {
+    pub(crate) fn until_seen(&self, target: &str) {
         let begun = Instant::now();
         while !self.hosts.seen().iter().any(|seen| seen.target == target) {
             assert!(begun.elapsed() < LONG, "nobody asked for {target}: {:?}", self.hosts.seen());
