@@ -66,6 +66,8 @@ mod queue;
 #[cfg(test)]
 mod real_agents;
 #[cfg(test)]
+mod real_aider;
+#[cfg(test)]
 mod redact;
 #[cfg(test)]
 mod results;

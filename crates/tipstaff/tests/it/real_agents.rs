@@ -64,7 +64,8 @@ pub(crate) fn more_programs() -> PathBuf {
     installed("script/agents-more")
 }
 
-fn installed(script: &str) -> PathBuf {
+/// Installs what a script installs, where it is not there yet; the folder that it names.
+pub(crate) fn installed(script: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let output = Command::new("bash").arg(root.join(script)).output().expect("the script can be started");
     assert!(
