@@ -117,7 +117,7 @@ pub trait SessionReader: Send {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
     /// There is nothing to run.
-    #[error("the {0} engine needs a command: write it after --, as in `tipstaff run -- make test`")]
+    #[error("the {0} engine needs a command: write it after --, as in `{example}`", example = with_command(*.0))]
     NoCommand(EngineKind),
     /// A NUL byte or an empty program name.
     #[error("the command can't be executed: {0}")]
@@ -145,6 +145,14 @@ pub enum EngineError {
     /// A command was given to an engine that brings its own.
     #[error("the {0} engine runs its own program: leave away the command after --, or use --engine command")]
     CommandNotTaken(EngineKind),
+}
+
+/// What a command line with a command looks like.
+const fn with_command(kind: EngineKind) -> &'static str {
+    match kind {
+        EngineKind::Acp => "tipstaff run --engine acp \"fix the typo\" -- claude-agent-acp",
+        _ => "tipstaff run -- make test",
+    }
 }
 
 impl EngineError {

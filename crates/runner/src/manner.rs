@@ -101,11 +101,13 @@ fn refuse_what_cannot_be_kept(task: &TaskSpec, policies: &Policies, role: AgentR
     }
 }
 
-/// Whether only the agent itself can keep a rule. Paths and hosts alone are the warrant's matter, too.
+/// Whether only the agent itself can keep a rule. Paths and hosts alone are the warrant's matter where they are denied; a
+/// warrant asks nobody.
 fn is_for_the_agent(rule: &PolicyRule, role: AgentRole) -> bool {
     let of_role = rule.roles.is_empty() || rule.roles.contains(&role);
     let of_warrant = !rule.paths.is_empty() || !rule.hosts.is_empty();
-    let of_agent = !rule.tools.is_empty() || !rule.commands.is_empty() || !of_warrant;
+    let asks = rule.decision == Decision::Ask;
+    let of_agent = asks || !rule.tools.is_empty() || !rule.commands.is_empty() || !of_warrant;
     rule.decision != Decision::Allow && !rule.is_over && of_role && of_agent
 }
 
@@ -137,6 +139,8 @@ mod tests {
             r#"{"rules": [{"decision": "deny", "commands": ["git push*"]}]}"#,
             r#"{"rules": [{"decision": "ask", "kinds": ["edit"]}]}"#,
             r#"{"rules": [{"decision": "ask", "risk": "high"}]}"#,
+            r#"{"rules": [{"decision": "ask", "paths": ["db/**"]}]}"#,
+            r#"{"rules": [{"decision": "deny", "paths": ["db/**"]}, {"decision": "ask", "hosts": ["x.example"]}]}"#,
             r#"{"rules": [{"decision": "deny", "commands": ["x"], "paths": ["db/**"], "roles": ["builder"]}]}"#,
         ] {
             let refusal = kept(rules, EngineKind::OpenCode, false).unwrap_err();
@@ -148,7 +152,7 @@ mod tests {
         for rules in [
             "{}",
             r#"{"default": "allow", "rules": [{"decision": "allow", "tools": ["Bash"]}]}"#,
-            r#"{"rules": [{"decision": "deny", "paths": ["db/**"]}, {"decision": "ask", "hosts": ["x.example"]}]}"#,
+            r#"{"rules": [{"decision": "deny", "paths": ["db/**"]}, {"decision": "deny", "hosts": ["x.example"]}]}"#,
             r#"{"rules": [{"decision": "ask", "tools": ["Bash"], "roles": ["reviewer"]}]}"#,
         ] {
             assert_eq!(kept(rules, EngineKind::OpenCode, false), Ok(()), "{rules}");

@@ -43,6 +43,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_retention"),
     migration!(9, "0009_resumed"),
     migration!(10, "0010_sub_runs"),
+    migration!(11, "0011_approval_guard"),
 ];
 
 /// The newest schema that this program knows.

@@ -23,6 +23,7 @@ statements! {
          on conflict (org_id) do update set swept_at = excluded.swept_at";
     scoped RUN_LIST_UNSWEPT =
         "select id from run where org_id = $1 and swept_at is null and ended_at < $2 and id > $3 order by id limit $4";
+    scoped RUN_SWEPT_AT = "select swept_at from run where org_id = $1 and id = $2";
     scoped RUN_SWEEP_SIZE =
         "select count(*), coalesce(sum(length(body)), 0) from event where org_id = $1 and run_id = $2";
     scoped RUN_SWEEP_MARK =
@@ -68,6 +69,15 @@ impl OrgRead {
     pub async fn retention_swept_at(&mut self) -> Result<Option<i64>, StoreError> {
         let row = self.first(RETENTION_SWEEP_GET, &[]).await?;
         row.map(|row| row.read("retention_sweep").int()).transpose()
+    }
+
+    /// When the texts of a run were erased, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub async fn run_swept_at(&mut self, run: RunId) -> Result<Option<i64>, StoreError> {
+        let row = self.first(RUN_SWEPT_AT, values![run]).await?;
+        row.map_or(Ok(None), |row| row.read("run").int_opt())
     }
 
     /// Runs that ended before `before` (milliseconds since the Unix epoch) and were not swept, in the order of their ids,

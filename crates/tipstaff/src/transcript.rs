@@ -121,9 +121,8 @@ pub(crate) fn of_approval(approval: &Approval) -> Piece {
             Tone::Warn,
             format!("approval {id} wanted ({} risk): {what}; tipstaff approvals allow {id}", request.risk),
         ),
-        ApprovalState::Allowed | ApprovalState::Used => {
-            (Tone::Good, format!("approval {id} allowed by {by}: {what}"))
-        }
+        ApprovalState::Allowed => (Tone::Good, format!("approval {id} allowed by {by}: {what}")),
+        ApprovalState::Used => (Tone::Dim, format!("approval {id} used: {what}")),
         ApprovalState::Denied => (Tone::Bad, format!("approval {id} denied by {by}: {what}")),
         ApprovalState::Expired => (Tone::Bad, format!("approval {id} expired, which means no: {what}")),
         ApprovalState::Withdrawn => (Tone::Dim, format!("approval {id} is not needed any more: {what}")),

@@ -10,6 +10,8 @@ use tipstaff_model::warrant::{HostChoice, PathPattern, lockfiles};
 
 /// Where the script lies in a repository.
 pub const SETUP_SCRIPT: &str = ".tipstaff/setup";
+/// The folder that it lies in.
+const FOLDER: &[u8] = b".tipstaff/";
 /// How long a set-up may take unless the table says otherwise.
 const USUAL_TIME: Duration = Duration::from_secs(10 * 60);
 /// Entries of a list at most.
@@ -97,7 +99,8 @@ pub struct SetupPlan {
     pub table: SetupTable,
     /// The script, where there is one.
     pub script: Option<SetupScript>,
-    /// The files whose content is part of the key, with the ids of their content; in order.
+    /// The files whose content is part of the key, with the ids of their content; in order. Those that lie beside the
+    /// script are always among them.
     pub inputs: Vec<(Vec<u8>, String)>,
 }
 
@@ -128,9 +131,11 @@ impl SetupPlan {
         }
         let patterns = table.inputs.clone().unwrap_or_else(lockfiles);
         let mut inputs = Vec::new();
-        if script.is_some() && !patterns.is_empty() {
+        if script.is_some() {
             for entry in mirror.entries(commit, LISTING).await? {
-                if patterns.iter().any(|pattern| pattern.matches(&entry.path)) {
+                // What lies beside the script is part of it, whatever the repository names.
+                let beside = entry.path.starts_with(FOLDER) && entry.path != SETUP_SCRIPT.as_bytes();
+                if beside || patterns.iter().any(|pattern| pattern.matches(&entry.path)) {
                     inputs.push((entry.path, entry.id));
                 }
             }

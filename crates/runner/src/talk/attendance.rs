@@ -29,6 +29,8 @@ const MOST_REMARKS: u32 = 3;
 
 const NOT_ATTENDED: &str =
     "nobody can speak with this run: its engine can't, or it was not started with --attended";
+const OVER: &str =
+    "the agent's work is over; its change is collected and verified now, and nobody reads this";
 const ENDING: &str = "the agent is ending: its turn is over and its input is closed";
 
 /// What can be made to stand still.
@@ -293,7 +295,7 @@ impl Attendance {
         }
         let Ok(news) = within(at.watch.control.news(Vec::new())).await else { return };
         for steer in news.steering {
-            let late = (SteerState::Refused, Some("the run had ended".to_owned()));
+            let late = (SteerState::Refused, Some(OVER.to_owned()));
             let known = self.steered.remove(&steer.id);
             let is_new = known.is_none();
             let (state, note) = known.unwrap_or(late);

@@ -600,7 +600,9 @@ async fn a_person_tells_interrupts_stops_and_lets_go() {
     // What comes after the end is refused.
     stage.steer(message("too late"));
     stage.finishes().await;
-    assert_eq!(stage.plane.steered.lock().unwrap().last().unwrap().0, SteerState::Refused);
+    let (state, note) = stage.plane.steered.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(state, SteerState::Refused);
+    assert!(note.unwrap().contains("the agent's work is over; its change is collected and verified now"));
     assert_eq!(stage.told().await, ["said be quick", "said later", "said once"]);
 }
 

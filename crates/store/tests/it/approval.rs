@@ -531,8 +531,49 @@ story! {
     }
 }
 
+/// What people read of a question is what they answer: it stays as it was asked until its run has ended, and is erased then.
+async fn not_rewritten_while_its_run_goes_on(engine: Engine) {
+    let world = World::new(engine).await;
+    let (lease, signed) = at_work(&world).await;
+    ask(&world, &lease, &question(&signed, 1)).await;
+    let org = world.me.scope.org();
+    let attack = |set: &str| {
+        let text = format!("update approval set {set}");
+        match engine {
+            Engine::Sqlite => {
+                let connection = rusqlite::Connection::open(&world.file).unwrap();
+                connection.execute_batch(&text).map_err(|error| error.to_string())
+            }
+            Engine::Postgres => {
+                let text = format!("set app.org_id = '{org}'; {text}");
+                let done = crate::support::server().sql_as("tipstaff_app", &world.database, &text);
+                done.map(|_| ()).map_err(|error| error.to_string())
+            }
+        }
+    };
+    for set in ["action = '{}'", "because = '[]', action = 'x'", "because = '[\"harmless\"]'"] {
+        let error = attack(set).unwrap_err();
+        assert!(error.contains("a question of a run that goes on is not rewritten"), "{set}: {error}");
+    }
+    attack("state = state, action = action").unwrap();
+    let mut tx = world.begin().await;
+    moved(&mut tx, &lease, RunState::Failed).await;
+    tx.commit().await.unwrap();
+    attack("because = '[]'").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_is_not_rewritten_while_its_run_goes_on_on_sqlite() {
+    not_rewritten_while_its_run_goes_on(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_is_not_rewritten_while_its_run_goes_on_on_postgres() {
+    not_rewritten_while_its_run_goes_on(Engine::Postgres).await;
+}
+
 /// What a question is bound to can't be changed by the program's own role, only by the database's owner. The words that
-/// people read of it can: the sweep of old sessions erases them; the digest is what counts.
+/// people read of it can once its run has ended: the sweep of old sessions erases them; the digest is what counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_answer_is_bound_to_can_not_be_rewritten() {
     let world = World::new(Engine::Postgres).await;

@@ -282,6 +282,7 @@ async fn look(store: &Store, scope: &OrgScope, ids: &Ids, journal: &mut Journal)
     call!(journal, tx.setup_report(ids.run));
     call!(journal, tx.retention_list());
     call!(journal, tx.retention_swept_at());
+    call!(journal, tx.run_swept_at(ids.run));
     call!(journal, tx.run_list_unswept(i64::MAX, None, 100));
     call!(journal, tx.run_sweep_size(ids.run));
     call!(journal, tx.refusal_list(ids.run));

@@ -410,8 +410,33 @@ pub(crate) async fn quarantine(context: &Context, run: &Run) -> anyhow::Result<Q
             format!("the change of run {} was discarded", run.id.short()),
         ));
     }
+    let place = context.layout.result(run.id);
+    if !place.exists() {
+        let swept = context.store.read(context.scope()).await?.run_swept_at(run.id).await?;
+        let short = run.id.short();
+        return Err(match swept {
+            Some(at) => Problem::usage(
+                "run-erased",
+                format!(
+                    "what run {short} said and changed was erased at {}, since its time was over (`tipstaff retention show`): begin a new run, or look for its branch where it was applied or published",
+                    time(at)
+                ),
+            ),
+            None if run.host != context.host() => Problem::usage(
+                "result-elsewhere",
+                format!("the result of run {short} lies on {}: ask for it there", run.host),
+            ),
+            None => Problem::failed(
+                "result-missing",
+                format!(
+                    "the result of run {short} is gone from {}: begin a new run, or restore that folder from a backup",
+                    place.display()
+                ),
+            ),
+        });
+    }
     let git = git(&context.env, &context.layout).await?;
-    let opened = Quarantine::open(git, &context.layout.result(run.id)).await;
+    let opened = Quarantine::open(git, &place).await;
     opened.with_context(|| {
         format!("the result of run {} is not on this machine ({})", run.id.short(), run.host)
     })

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 use tipstaff_model::steer::{LONGEST_MESSAGE, MOST_WAITING};
-use tipstaff_model::{PrivacyClass, RunId, Steer, SteerId, SteerKind, SteerState};
+use tipstaff_model::{PrivacyClass, RunId, RunState, Steer, SteerId, SteerKind, SteerState};
 use tipstaff_store::{Run, Steering, SteeringAdded, Topic};
 
 /// How long to wait for the worker to take it, before saying that it waits.
@@ -105,6 +105,14 @@ pub(crate) async fn add(context: &Context, run: RunId, kind: SteerKind) -> anyho
         Some(SteeringAdded::Waiting(steer)) => steer,
         Some(SteeringAdded::NotRunning(state)) if state.is_final() => {
             return Err(Problem::usage("run-ended", format!("run {short} has ended: {state}")));
+        }
+        Some(SteeringAdded::NotRunning(RunState::Verifying)) => {
+            return Err(Problem::usage(
+                "run-not-at-work",
+                format!(
+                    "the agent of run {short} is done and its change is verified: nobody reads what is said now. When it has ended, `tipstaff runs resume {short} TEXT` continues it"
+                ),
+            ));
         }
         Some(SteeringAdded::NotRunning(state)) => {
             return Err(Problem::usage(

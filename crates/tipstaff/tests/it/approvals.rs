@@ -224,7 +224,8 @@ fn a_person_looks_at_a_question_and_allows_it_once() {
     let story =
         stage.world.tipstaff(&["runs", "show", "--transcript", &stage.lease.run().short()]).expect(0).stderr;
     assert!(story.contains(&format!("approval {id} wanted (high risk)")), "{story}");
-    assert!(story.contains(&format!("approval {id} allowed by member:")), "{story}");
+    assert_eq!(story.matches(&format!("approval {id} allowed by member:")).count(), 1, "{story}");
+    assert_eq!(story.matches(&format!("approval {id} used: Bash")).count(), 1, "{story}");
 }
 
 #[test]

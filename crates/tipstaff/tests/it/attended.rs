@@ -457,14 +457,72 @@ fn one_that_does_not_let_itself_be_spoken_with_is_given_up() {
 }
 
 #[test]
+fn a_policy_of_the_org_alone_lets_a_person_speak_with_a_queued_run() {
+    // The interruption, the end of the turn, and what the agent is told then.
+    let scene = Scene::puppet("", "hear\nend\nhear\nend");
+    let policy = scene.world.path().join("org.toml");
+    let queued = ["run", "--json", "--queue", "--engine", "claude-code", "--timeout", "150s", "work"];
+    // Before it was queued, and after.
+    for set_first in [true, false] {
+        scene.world.write(
+            &policy,
+            "[policy]\ndefault = \"allow\"\n[[policy.rules]]\ndecision = \"ask\"\ntools = [\"Bash\"]\n",
+        );
+        let set = || scene.tipstaff(&["policy", "set", "--org", policy.to_str().unwrap()]).expect(0);
+        if set_first {
+            set();
+        }
+        scene.tipstaff(&queued).expect(0);
+        if !set_first {
+            set();
+        }
+        let mut worker = scene.command(&["worker", "--once"]);
+        let worker = worker.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let run = scene.until("a run at work", || {
+            let list = scene.tipstaff(&["runs", "list", "--state", "running", "--json"]).expect(0).stdout;
+            let run: Value = serde_json::from_str(list.lines().next()?).unwrap();
+            Some(run["run"].as_str().unwrap().to_owned())
+        });
+        scene.until("an interruption", || {
+            (scene.tipstaff(&["runs", "interrupt", &run]).code == Some(0)).then_some(())
+        });
+        scene.until("a message", || {
+            (scene.tipstaff(&["runs", "say", &run, "be quick"]).code == Some(0)).then_some(())
+        });
+        ended(worker).expect(0);
+        let summary = scene.tipstaff(&["runs", "show", &run, "--json"]).expect(0).json();
+        assert_eq!(summary["summary"]["state"], "done", "{summary}\n{}", scene.transcript());
+        let answers = scene.answers();
+        assert!(answers.contains("interrupt") && answers.contains("be quick"), "{answers}");
+        assert_eq!(scene.states("steer"), ["waiting", "taken", "waiting", "taken"]);
+        scene.tipstaff(&["policy", "unset", "--org"]).expect(0);
+    }
+}
+
+#[test]
 fn a_rule_that_cannot_be_kept_refuses_the_start_and_one_of_the_warrant_does_not() {
-    let scene = Scene::puppet(ASK, "");
+    let scene = Scene::puppet("", "");
     std::fs::write(scene.programs.join("gemini"), "#!/bin/sh\necho 0.61.0\n").unwrap();
     std::fs::set_permissions(scene.programs.join("gemini"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = scene.command(&["run", "--json", "--attended", "--", "true"]);
     command.env("GEMINI_API_KEY", KEY);
     let refused = crate::world::run(command).expect(2).json();
     assert_eq!(refused["error"]["code"], "engine-not-attended", "{refused}");
+    // One that asks about a path: a warrant asks nobody, and this engine neither.
+    let aider = scene.programs.join("aider");
+    std::fs::write(&aider, "#!/bin/sh\necho aider 0.86.1\n").unwrap();
+    std::fs::set_permissions(&aider, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (rule, refused) in [("--ask", true), ("--deny", false)] {
+        let mut command = scene.command(&["run", "--json", "--engine", "aider", rule, "path:db/**", "x"]);
+        command.env("OPENAI_API_KEY", KEY).env("ANTHROPIC_API_KEY", KEY);
+        let ended = crate::world::run(command);
+        let told = format!("{ended:?}");
+        assert_eq!(told.contains("the engine aider can't be asked"), refused, "{rule}: {ended:#?}");
+    }
+    // What is missing is said with an example of the very engine.
+    let missing = scene.tipstaff(&["run", "--json", "--engine", "acp", "x"]).expect(2).json();
+    let message = missing["error"]["message"].as_str().unwrap();
+    assert!(message.contains("tipstaff run --engine acp \"fix the typo\" -- "), "{missing}");
     // A command of the person's own is no agent.
     scene.tipstaff(&["run", "--json", "--", "true"]).expect(0);
 }

@@ -234,6 +234,11 @@ fn what_is_kept_too_long_is_shown_and_then_erased() {
     );
     world.tipstaff(&["runs", "show", &id]).expect(0);
     world.tipstaff(&["runs", "show", "--transcript", &id]).expect(0);
+    for asked in ["diff", "apply", "publish"] {
+        let error = world.tipstaff_in(&repository, &["runs", asked, &id, "--json"]).expect(2).json();
+        assert_eq!(error["error"]["code"], "run-erased", "{asked}: {error}");
+        assert!(error["error"]["message"].as_str().unwrap().contains("begin a new run"), "{error}");
+    }
     // Beside other work, once a day.
     said("two");
     age(&world, 200);

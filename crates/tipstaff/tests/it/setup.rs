@@ -136,13 +136,17 @@ fn its_key_is_what_decides_its_result() {
     assert_eq!(outcome(&scene.run(&[], "true").expect(0)), "cached", "what is not committed does not count");
     scene.world.commit(&scene.repository, "lockfile");
     assert_eq!(outcome(&scene.run(&[], "true").expect(0)), "done");
+    // What lies beside the script decides as well, though nobody names it.
+    scene.world.write(&scene.repository.join(".tipstaff/versions"), "1\n");
+    scene.world.commit(&scene.repository, "beside the script");
+    assert_eq!(outcome(&scene.run(&[], "true").expect(0)), "done");
     scene.script(&SCRIPT.replace("good", "better"));
     let ended = scene.run(&[], "cat node_modules/dep/index").expect(0);
     assert_eq!(outcome(&ended), "done");
     assert!(ended.stderr.contains("better"), "{ended:#?}");
-    assert_eq!(scene.kept().len(), 3);
+    assert_eq!(scene.kept().len(), 4);
     assert_eq!(outcome(&scene.run(&["--fresh-setup"], "true").expect(0)), "done");
-    assert_eq!(scene.kept().len(), 3, "it takes the place of the one before");
+    assert_eq!(scene.kept().len(), 4, "it takes the place of the one before");
     assert_eq!(outcome(&scene.run(&[], "true").expect(0)), "cached");
     let without = scene.run(&["--no-setup"], "ls node_modules || echo NOTHING").expect(0);
     assert_eq!(outcome(&without), "none");
@@ -156,12 +160,12 @@ fn its_key_is_what_decides_its_result() {
 
     let key = scene.kept()[0]["key"].as_str().unwrap().to_owned();
     scene.tipstaff(&["setup", "clear", &key[..10]]).expect(0);
-    assert_eq!(scene.kept().len(), 2);
+    assert_eq!(scene.kept().len(), 3);
     let error = scene.tipstaff(&["setup", "clear", "abcdef0123"]).expect(2);
     assert!(error.stderr.contains("setup list"), "{error:#?}");
     scene.tipstaff(&["setup", "clear", "--repository", "local/none"]).expect(2);
     let cleared = scene.tipstaff(&["setup", "clear", "--json"]).expect(0).json();
-    assert_eq!(cleared["removed"].as_array().unwrap().len(), 2, "{cleared}");
+    assert_eq!(cleared["removed"].as_array().unwrap().len(), 3, "{cleared}");
     assert!(scene.kept().is_empty());
     assert_eq!(scene.actions().iter().filter(|one| *one == "setup.cleared").count(), 2);
     assert_eq!(outcome(&scene.run(&[], "true").expect(0)), "done");
