@@ -55,6 +55,8 @@ impl Engine for OpenCode {
             "small_model": model,
             "autoupdate": false,
             "share": "disabled",
+            // Copies of the whole workspace beside its session, for taking changes back: that is what quarantine is for.
+            "snapshot": false,
             "enabled_providers": [PROVIDER],
             "instructions": [asked.at_home(INSTRUCTIONS)],
             // The sandbox is the wall. Where nobody looks on there is nobody to answer a question.

@@ -6,7 +6,6 @@
 use crate::RunnerError;
 use crate::announce::{Announcing, Notice, Observer};
 use crate::collect::{Collected, collect};
-use crate::kept::{Keeping, keep_session};
 use crate::manner::Manner;
 use crate::prepare::{Materials, layer_picture};
 use crate::privacy::MetaOnly;
@@ -362,24 +361,6 @@ impl Runner {
         }
         end.exit_reason = Some(reason);
         Ok(end)
-    }
-
-    /// Keeps what the agent left of its session. A run that can't be continued has not failed for it.
-    async fn keep_session(&self, job: &Job, control: &Arc<dyn ControlPlane>, observer: &Arc<dyn Observer>) {
-        let Some(key) = job.session_key.clone() else { return };
-        let (org, run) = (job.warrant.warrant.org, job.warrant.warrant.run);
-        let (layout, entropy) = (self.config.layout.clone(), Arc::clone(&self.config.entropy));
-        let kept =
-            tokio::task::spawn_blocking(move || keep_session(&layout, org, run, &key, entropy.as_ref()))
-                .await;
-        let why = match kept {
-            Ok(Ok(Keeping::Kept(_) | Keeping::Nothing)) => return,
-            Ok(Ok(Keeping::Not(why))) => why,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        let text = format!("the session is not kept, so that this run can't be continued: {why}");
-        let _best_effort = self.remark(&text, control, observer).await;
     }
 
     /// Keeps the patch of a refused change beside the results, so that the work is not lost.

@@ -4,7 +4,9 @@
 //! link, within bounds, and never understood here; only ordinary files are kept, and the folders that they lie in; what is
 //! kept is sealed under a key of its own, for its run alone; two runs that continue one session get a copy each.
 
+use crate::announce::Observer;
 use crate::prepare::{free_bytes, give};
+use crate::runner::{Job, Runner};
 use crate::supervise::DISK_RESERVE;
 use crate::{Layout, RunnerError};
 use std::fs::{DirBuilder, OpenOptions};
@@ -12,7 +14,8 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
-use tipstaff_model::{Entropy, OrgId, RunId};
+use std::sync::Arc;
+use tipstaff_model::{ControlPlane, Entropy, OrgId, RunId};
 use tipstaff_sandbox::{EntryKind, HomeFolder, INSIDE_HOME, RunIdentity, read_beneath, visit_tree};
 use tipstaff_seal::FileKey;
 
@@ -227,6 +230,31 @@ pub fn keep_session(
     };
     write().map_err(RunnerError::io("keeping the session"))?;
     Ok(Keeping::Kept(session.files.len()))
+}
+
+impl Runner {
+    /// Keeps what the agent left of its session. A run that can't be continued has not failed for it.
+    pub(crate) async fn keep_session(
+        &self,
+        job: &Job,
+        control: &Arc<dyn ControlPlane>,
+        observer: &Arc<dyn Observer>,
+    ) {
+        let Some(key) = job.session_key.clone() else { return };
+        let (org, run) = (job.warrant.warrant.org, job.warrant.warrant.run);
+        let (layout, entropy) = (self.config.layout.clone(), Arc::clone(&self.config.entropy));
+        let kept =
+            tokio::task::spawn_blocking(move || keep_session(&layout, org, run, &key, entropy.as_ref()))
+                .await;
+        let why = match kept {
+            Ok(Ok(Keeping::Kept(_) | Keeping::Nothing)) => return,
+            Ok(Ok(Keeping::Not(why))) => why,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let text = format!("the session is not kept, so that this run can't be continued: {why}");
+        let _best_effort = self.remark(&text, control, observer).await;
+    }
 }
 
 #[cfg(test)]

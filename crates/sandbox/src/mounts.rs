@@ -228,8 +228,9 @@ impl MountTable {
             }
             let idmap = owner_to_map(spec, &folder.host)?;
             let copy = Staged::Copy { host: folder.host.clone(), is_directory: true, idmap };
-            self.push(&folder.inside, Source::Staged(copy), true, false);
-            self.allow(&folder.inside, work_rights(true, false))?;
+            let executable = spec.exec == ExecPolicy::Any;
+            self.push(&folder.inside, Source::Staged(copy), true, executable);
+            self.allow(&folder.inside, work_rights(true, executable))?;
         }
         Ok(())
     }

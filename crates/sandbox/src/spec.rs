@@ -145,7 +145,7 @@ pub struct SandboxSpec {
     pub grants: Vec<ToolchainGrant>,
     /// Other read-only files.
     pub read_only_mounts: Vec<ReadOnlyMount>,
-    /// Parts of the home folder that outlast the sandbox: always writable, nothing in them can be executed.
+    /// Parts of the home folder that outlast the sandbox: always writable, and executable as the rest of it is.
     pub home_folders: Vec<HomeFolder>,
     /// Variables besides the fixed ones; see [`environment_check`](crate::environment_check).
     pub env: Vec<(String, String)>,

@@ -168,6 +168,13 @@ pub(crate) async fn go(
         super::learn::tell(context, summary.run).await?;
     }
     tell(context, &summary);
+    if summary.state != RunState::Done && crate::kept::is_there(context, &mut read, summary.run).await? {
+        let id = summary.run.short();
+        context.output.note(&format!(
+            "its session is kept: tipstaff runs resume {id} goes on in it, under a new warrant"
+        ));
+    }
+    drop(read);
     super::retention::sweep_quietly(context).await;
     crate::kept::prune(context).await;
     Ok(ExitCode::from(if outcome.state == RunState::Done { 0 } else { outcome.reason.exit_code().max(1) }))

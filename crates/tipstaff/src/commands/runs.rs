@@ -223,6 +223,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     let summary = read.run_summary(run.id).await?;
     let publications = read.publication_list_of_run(run.id).await?;
     let continued_by = read.run_list_resuming(run.id).await?;
+    let session_kept = crate::kept::is_there(context, &mut read, run.id).await?;
     let refused = summary.iter().any(|summary| !summary.refusals.is_empty());
     let times = if refused { refusal_times(&mut read, run.id).await? } else { Vec::new() };
     let sub_runs = read.run_list_under(run.id, MOST_TOLD).await?;
@@ -247,7 +248,7 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
             "revoked_at": signed.and_then(|one| one.revoked_at),
             "published": publications.iter().map(publication_facts).collect::<Vec<_>>(),
             "refusal_times": times, "continues": task.spec.resumes.as_ref().map(|resumed| resumed.run),
-            "continued_by": continued_by,
+            "continued_by": continued_by, "session_kept": session_kept,
             "used_with_sub_runs_micro_usd": used.map(tipstaff_model::MicroUsd::micro),
             "narrowed": narrowed.iter().map(|one| &one.signed.warrant).collect::<Vec<_>>(),
         }));
@@ -265,6 +266,9 @@ async fn show(context: &Context, choice: &RunChoice) -> anyhow::Result<ExitCode>
     }
     if let Some(resumed) = &task.spec.resumes {
         line("continues", &format!("run {}", resumed.run));
+    }
+    if session_kept && run.state.is_final() {
+        line("session", &format!("kept: `tipstaff runs resume {}` goes on in it", run.id.short()));
     }
     for later in &continued_by {
         line("continued by", &format!("run {later}"));

@@ -256,6 +256,8 @@ fn a_cancelled_run_goes_on(agent: Agent, args: &[&str], world: World) {
     let ended = wait(child, Duration::from_secs(60));
     assert_eq!(ended.json()["state"], "cancelled", "{ended:#?}");
     assert_eq!(ended.json()["files_changed"], 1, "{ended:#?}");
+    assert!(ended.stderr.contains("tipstaff runs resume"), "it is said that it can be continued: {ended:#?}");
+    assert_eq!(scene.shown(&run)["session_kept"], true);
     goes_on(&scene, &run, &[]);
 }
 
@@ -389,6 +391,22 @@ fn chains_and_two_at_once_have_a_copy_each() {
 }
 
 #[test]
+fn it_works_without_layers_and_with_a_setup() {
+    let scene = Scene::puppet(DILIGENT);
+    scene.world.write(&scene.world.home().join("config.toml"), "[run]\nlayers = false\n");
+    let setup = scene.repository.join(".tipstaff/setup");
+    scene.world.write(&setup, "#!/bin/sh\nmkdir -p made && echo made > made/by-setup\n");
+    std::fs::set_permissions(&setup, std::fs::Permissions::from_mode(0o755)).unwrap();
+    scene.world.commit(&scene.repository, "set-up");
+    let (ended, first) = scene.run(&[], "begin");
+    assert_eq!(ended.expect(0).json()["files_changed"], 1);
+    let summary = scene.tipstaff(&["runs", "resume", &first, "--json"]).expect(0).json();
+    assert_eq!((&summary["files_changed"], &summary["refusals"]), (&json!(2), &json!([])), "{summary}");
+    let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
+    assert!(!diff.contains("by-setup"), "{diff}");
+}
+
+#[test]
 fn commits_of_the_agent_stay_commits_and_what_it_had_not_committed_is_uncommitted_again() {
     let scene = Scene::puppet(
         r#"
@@ -457,12 +475,13 @@ fn what_an_agent_puts_into_its_session_folder_leads_nowhere() {
     let scene = Scene::puppet(
         r#"
 case "$*" in
-*--resume=*) find "$kept" ! -type d > /work/found.txt; cat "$kept"/p/real >> /work/found.txt;;
+*--resume=*) find "$kept" ! -type d > /work/found.txt; cat "$kept"/p/real >> /work/found.txt
+   find "$kept" -perm /177 ! -type d | sed s/^/open-/ >> /work/found.txt;;
 *) mkdir -p "$kept/p/deep"; echo real > "$kept/p/real"
    ln -s /etc/passwd "$kept/p/link"; ln -s / "$kept/p/root"; ln -s ../../../../../../../.. "$kept/p/deep/up"
    mkfifo "$kept/p/pipe"; ln "$kept/p/real" "$kept/p/hard"; printf 'x' > "$kept/p/$(printf 'a
 b')"
-   cp /bin/sh "$kept/p/sh"; "$kept/p/sh" -c 'echo ran' > /work/ran.txt 2>/dev/null
+   cp /bin/sh "$kept/p/sh"; chmod 4777 "$kept/p/sh"
    rmdir "$HOME/.claude/projects" 2>/dev/null; mv "$HOME/.claude" "$HOME/.other" 2>/dev/null
    chmod 777 "$kept" "$kept/p";;
 esac
@@ -473,7 +492,7 @@ begun s-1; end"#,
     assert_eq!(scene.kept().len(), 1);
     let ended = scene.tipstaff(&["runs", "resume", &first, "--json"]).expect(0);
     let diff = scene.tipstaff(&["runs", "diff"]).expect(0).stdout;
-    assert!(!diff.contains("+ran"), "{diff}");
+    assert!(!diff.contains("open-"), "nobody else reads it, nothing can be executed: {diff}");
     for there in ["/p/real", "/p/hard", "+real"] {
         assert!(diff.contains(there), "{there}: {diff}\n{ended:#?}");
     }
