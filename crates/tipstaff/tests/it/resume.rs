@@ -580,6 +580,34 @@ begun s-1; end"#,
 }
 
 #[test]
+fn a_sub_run_goes_on_under_the_run_above_it_or_not_at_all() {
+    let scene = Scene::puppet(
+        r#"echo x >> "$kept/s-1.jsonl"; begun s-1
+case "$(cat "$HOME/.tipstaff/prompt.md")" in long) sleep 100;; esac
+echo x > "/work/$(wc -l < "$kept/s-1.jsonl").txt"; end"#,
+    );
+    let child = scene.start(&[], "long");
+    let above = scene.until("the run above", || {
+        let list = scene.tipstaff(&["runs", "list", "--json"]).expect(0).stdout;
+        let run: Value = serde_json::from_str(list.lines().next()?).unwrap();
+        (run["state"] == "running").then(|| run["run"].as_str().unwrap().to_owned())
+    });
+    let mut command =
+        scene.command(&["run", "--json", "--engine", "claude-code", "--under", &above, "begin"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let sub = wait(command.spawn().unwrap(), Duration::from_secs(100)).expect(0).json();
+    let sub = sub["run"].as_str().unwrap();
+    let on = scene.tipstaff(&["runs", "resume", sub, "--json"]).expect(0).json();
+    let shown = scene.shown(on["run"].as_str().unwrap());
+    assert_eq!((&shown["task"]["under"], &shown["continues"]), (&json!(above), &json!(sub)), "{shown}");
+    assert_eq!(shown["warrant"]["parent"], scene.shown(&above)["warrant"]["id"], "{shown}");
+    scene.tipstaff(&["runs", "cancel", &above]).expect(0);
+    wait(child, Duration::from_secs(60));
+    let refused = scene.tipstaff(&["runs", "resume", sub]);
+    assert!(refused.stderr.contains("run-above-ended"), "{refused:#?}");
+}
+
+#[test]
 fn of_a_run_of_the_class_meta_that_continues_another_nothing_is_kept() {
     let scene = Scene::puppet(DILIGENT);
     let (ended, first) = scene.run(&[], "begin");
