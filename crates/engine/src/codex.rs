@@ -135,8 +135,19 @@ fn config(asked: &Checked<'_>, approvals: &str) -> String {
          approval_policy = {approvals}\n\
          sandbox_mode = \"danger-full-access\"\n\
          \n\
-         [model_providers.tipstaff]\n\
-         name = {provider}\n\
+         {provider}",
+        model = toml_string(asked.model),
+        approvals = toml_string(approvals),
+        instructions = toml_string(&asked.instructions),
+        provider = provider_settings(asked.provider, &asked.upstream("/v1")),
+    )
+}
+
+/// Its one provider, which is the broker, and nothing that asks anybody else.
+pub(crate) fn provider_settings(provider: &str, upstream: &str) -> String {
+    format!(
+        "[model_providers.tipstaff]\n\
+         name = {name}\n\
          base_url = {upstream}\n\
          wire_api = \"responses\"\n\
          env_key = \"OPENAI_API_KEY\"\n\
@@ -152,11 +163,8 @@ fn config(asked: &Checked<'_>, approvals: &str) -> String {
          [features]\n\
          plugins = false\n\
          apps = false\n",
-        model = toml_string(asked.model),
-        approvals = toml_string(approvals),
-        instructions = toml_string(&asked.instructions),
-        provider = toml_string(asked.provider),
-        upstream = toml_string(&asked.upstream("/v1")),
+        name = toml_string(provider),
+        upstream = toml_string(upstream),
     )
 }
 

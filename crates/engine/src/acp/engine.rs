@@ -1,6 +1,7 @@
 //! The `acp` engine: any agent that speaks the Agent Client Protocol, by its command line alone.
 
 use super::{Output, Setup, Talk};
+use crate::codex::provider_settings;
 use crate::invoke::{
     checked_model, checked_prompt, checked_provider, checked_session, instructions, provider_env,
     toml_string, upstream,
@@ -92,25 +93,8 @@ fn codex_settings(request: &EngineRequest<'_>, provider: &str, model: Option<&st
          model_provider = \"tipstaff\"\n\
          check_for_update_on_startup = false\n\
          \n\
-         [model_providers.tipstaff]\n\
-         name = {name}\n\
-         base_url = {upstream}\n\
-         wire_api = \"responses\"\n\
-         env_key = \"OPENAI_API_KEY\"\n\
-         supports_websockets = false\n\
-         request_max_retries = 2\n\
-         \n\
-         [analytics]\n\
-         enabled = false\n\
-         [feedback]\n\
-         enabled = false\n\
-         [otel]\n\
-         exporter = \"none\"\n\
-         [features]\n\
-         plugins = false\n\
-         apps = false\n",
-        name = toml_string(provider),
-        upstream = toml_string(&upstream(request, provider, "/v1")),
+         {settings}",
+        settings = provider_settings(provider, &upstream(request, provider, "/v1")),
     );
     HomeFile { path: ".codex/config.toml".to_owned(), content }
 }
