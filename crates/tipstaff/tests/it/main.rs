@@ -33,6 +33,7 @@ mod first_run;
 mod gateway;
 #[cfg(test)]
 mod hostile;
+mod hostile_agent;
 #[cfg(test)]
 mod inspect;
 #[cfg(test)]
