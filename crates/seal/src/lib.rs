@@ -31,5 +31,5 @@ pub use secret::{Secret, constant_time_eq};
 pub use sign::{Domain, KeyId, Signature, SigningKey, VerifyingKey};
 pub use ssh::SshSignature;
 pub use system::{SystemClock, SystemEntropy};
-pub use text::base64url;
+pub use text::{base64url, unbase64url};
 pub use warrant::{SignedWarrant, WarrantDigest};

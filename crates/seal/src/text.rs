@@ -39,7 +39,8 @@ pub fn base64url(bytes: &[u8]) -> String {
 }
 
 /// The inverse of [`base64url`]; one spelling only: padding and stray trailing bits are refused.
-pub(crate) fn unbase64url(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn unbase64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tipstaff_seal::unbase64url;
 
 /// Where the numbers of an RSA key begin in the information about it, before the count of unused bits.
 const BITS: &[u8] = &[0x03, 0x82, 0x01, 0x0f, 0x00];
@@ -156,25 +157,4 @@ fn claims_of(token: &str, public_key: &[u8]) -> Option<Value> {
         .any(|one| one.verify_signature(public_key, signed.as_bytes(), &signature).is_ok());
     (holds && head.get("alg") == Some(&json!("RS256")))
         .then(|| serde_json::from_slice(&unbase64url(claims)?).ok())?
-}
-
-fn unbase64url(text: &str) -> Option<Vec<u8>> {
-    let (mut out, mut bits, mut have) = (Vec::new(), 0_u32, 0_u32);
-    for digit in text.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        have += 6;
-        if have >= 8 {
-            have -= 8;
-            out.push(u8::try_from(bits >> have & 0xff).ok()?);
-        }
-    }
-    Some(out)
 }

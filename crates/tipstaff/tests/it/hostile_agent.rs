@@ -13,8 +13,8 @@ fn told(ended: &Ended) -> BTreeMap<String, String> {
 }
 
 fn rules(summary: &Value) -> Vec<String> {
-    let refusals = summary["refusals"].as_array().unwrap();
-    refusals.iter().map(|refusal| refusal["rule"].as_str().unwrap().to_owned()).collect()
+    let refusals = summary["refusals"].as_array().into_iter().flatten();
+    refusals.filter_map(|refusal| refusal["rule"].as_str()).map(ToOwned::to_owned).collect()
 }
 
 const PUSHES: &str = r#"
@@ -224,7 +224,8 @@ fn nobody_outside_hears_of_what_it_was_not_granted_however_it_is_asked_for() {
         ("othersni", "closed"),
         ("split", "closed"),
         ("ech", "closed"),
-        ("notls", "answered 485454502f312e3120343033"), /* HTTP/1.1 403 */
+        // HTTP/1.1 403
+        ("notls", "answered 485454502f312e3120343033"),
         ("good", "answered 16"),
     ] {
         let said = told.get(name).unwrap_or_else(|| panic!("{name}: {ended:#?}"));
